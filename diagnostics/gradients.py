@@ -61,7 +61,10 @@ class TermGradients(Tensor):
 
 
 def term_gradients(
-    terms: Sequence[Term] | Mapping[str, Tensor], layout: ParameterLayout
+    terms: Sequence[Term] | Mapping[str, Tensor],
+    layout: ParameterLayout,
+    *,
+    retain_graph: bool = True,
 ) -> TermGradients:
     """Returns the unweighted gradient of each term, one row a term, in the layout's dtype.
 
@@ -72,6 +75,7 @@ def term_gradients(
         terms: what `find_terms` returned, or losses with a graph by name (scalars, or tensors of
             one value a point, which count by their mean).
         layout: the parameters; their places are the columns.
+        retain_graph: whether the graph stays alive; without, the last term uses it up.
 
     Returns:
         A (terms, params) matrix with the names of its rows in `.terms`. A parameter that a term
@@ -94,10 +98,12 @@ def term_gradients(
         named = as_terms(terms) if isinstance(terms, Mapping) else _only_terms(terms)
         matrix = torch.empty(len(named), layout.size, dtype=layout.dtype, device=layout.device)
         unreached: dict[str, tuple[str, ...]] = {}
-        for row, term in zip(matrix, named, strict=True):
+        last = max((index for index, term in enumerate(named) if term.edges), default=-1)
+        for index, (row, term) in enumerate(zip(matrix, named, strict=True)):
             grads: Sequence[Tensor | None] = [None] * len(layout.parameters)
             if term.edges:
-                grads = differentiate(term.edges, layout.parameters, term.seeds)
+                keep = retain_graph or index != last
+                grads = differentiate(term.edges, layout.parameters, term.seeds, retain_graph=keep)
             layout.flatten_into(row, grads)
             unreached[term.name] = tuple(
                 slot.name for slot, grad in zip(layout.slots, grads, strict=True) if grad is None
@@ -139,21 +145,36 @@ def gradient_mismatch(terms: Terms, gradients: Tensor, layout: ParameterLayout) 
                 f"and {layout.size} parameters."
             )
         total = layout.flatten(differentiate([terms.root], layout.parameters, [terms.seed]))
-        rows = [
-            (1.0, total),
-            *((-term.weight, row) for term, row in zip(terms, gradients, strict=True)),
-        ]
+        own = None
         if terms.factors:
-            own = differentiate(terms.factors, layout.parameters, terms.factor_seeds)
-            rows.append((-1.0, layout.flatten(own)))
-        squares = torch.zeros(len(rows), dtype=torch.float64, device="cpu")
-        rest = 0.0
-        for start in range(0, layout.size, _PIECE):
-            piece = [factor * _double(row[start : start + _PIECE]) for factor, row in rows]
-            parts = torch.stack(piece)
-            squares += parts.square().sum(dim=1)
-            rest += float(parts.sum(dim=0).square().sum())
-        scale = float(squares[: len(terms) + 1].max())
+            own = layout.flatten(
+                differentiate(terms.factors, layout.parameters, terms.factor_seeds)
+            )
+        return mismatch(gradients, [term.weight for term in terms], total, own)
+
+
+def mismatch(
+    gradients: Tensor, weights: Sequence[float], total: Tensor, own: Tensor | None = None
+) -> float:
+    """Returns |sum_k weight_k g_k + own - total| / max(|total|, |weight_k g_k|).
+
+    Args:
+        gradients: (terms, params), one row a term.
+        weights: one a row.
+        total: (params,), what the weighted rows should add up to.
+        own: (params,), what belongs to the weights themselves, where they are learnable.
+    """
+    rows = [(1.0, total), *zip((-w for w in weights), gradients, strict=True)]
+    if own is not None:
+        rows.append((-1.0, own))
+    squares = torch.zeros(len(rows), dtype=torch.float64, device="cpu")
+    rest = 0.0
+    for start in range(0, len(total), _PIECE):
+        piece = [factor * _double(row[start : start + _PIECE]) for factor, row in rows]
+        parts = torch.stack(piece)
+        squares += parts.square().sum(dim=1)
+        rest += float(parts.sum(dim=0).square().sum())
+    scale = float(squares[: len(weights) + 1].max())
     return sqrt(rest / scale) if scale > 0 else sqrt(rest)
 
 

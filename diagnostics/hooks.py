@@ -29,7 +29,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from itertools import compress
 from typing import Any, cast
 
 import torch
@@ -37,6 +36,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 from torch.nn.modules import module as torch_module
 from torch.utils.hooks import RemovableHandle
+
+from .instances import instances_among
 
 Hook = Callable[..., Any]
 Hooks = OrderedDict[int, Hook]
@@ -222,7 +223,8 @@ class _Census:
             objects = gc.get_objects()
         self.collections = collections
         known = {id(tensor): tensor for ref in self.retaining if (tensor := ref()) is not None}
-        known.update((id(tensor), tensor) for tensor in _tensors(objects) if tensor.retains_grad)
+        tensors = instances_among(objects, Tensor)
+        known.update((id(tensor), tensor) for tensor in tensors if tensor.retains_grad)
         self.retaining = [weakref.ref(tensor) for tensor in known.values()]
         return list(known.values())
 
@@ -278,7 +280,8 @@ def _search(handles: range, accounted: set[int]) -> list[Hooks]:
     """Returns the dictionaries of tensors, alive or gone, that hold a handle not accounted for."""
     objects = gc.get_objects()
     with torch._C.DisableTorchFunction():
-        shown = [hooks for tensor in _tensors(objects) if (hooks := tensor._backward_hooks)]
+        tensors = instances_among(objects, Tensor)
+        shown = [hooks for tensor in tensors if (hooks := tensor._backward_hooks)]
     known = {id(hooks) for hooks in shown}
     hidden = [
         item
@@ -306,16 +309,3 @@ def _referred_to(items: Sequence[object], ignoring: Sequence[object]) -> set[int
         for item in gc.get_referents(holder)
         if id(item) in ids
     }
-
-
-def _tensors(objects: Sequence[object]) -> Iterable[Any]:
-    """Returns the tensors among objects; a million objects take a tenth of a second."""
-    kinds: set[type] = set()
-    waiting: list[type] = [Tensor]
-    while waiting:
-        kind = waiting.pop()
-        if kind not in kinds:
-            kinds.add(kind)
-            waiting += type.__subclasses__(kind)
-    # Not isinstance(): it would ask lazy proxies for their class and wake them up.
-    return compress(objects, map(kinds.__contains__, map(type, objects)))

@@ -132,13 +132,37 @@ class ParameterLayout:
         """
         if name not in self.slices:
             raise LayoutError(f"There is no layer {name!r}; the layers are {self._listed()}.")
-        start = self.slices[name].start
-        slots, parameters = [], []
+        return self.select(lambda slot, _: slot.layer == name)
+
+    def select(
+        self,
+        keep: Callable[[ParameterSlot, Tensor], bool],
+        rename: Callable[[str], str] | None = None,
+    ) -> ParameterLayout:
+        """Returns the layout of some of the parameters, closed up in the same order.
+
+        Args:
+            keep: says of a slot and its parameter whether it stays.
+            rename: from the name of a layer to the one that it is to have.
+
+        Raises:
+            LayoutError: no parameter stays, or two would have one name.
+        """
+        slots: list[ParameterSlot] = []
+        parameters: list[Tensor] = []
+        start = 0
         for slot, parameter in zip(self.slots, self.parameters, strict=True):
-            if slot.layer == name:
-                moved = slice(slot.slice.start - start, slot.slice.stop - start)
-                slots.append(ParameterSlot(slot.name, name, slot.kind, moved, slot.shape))
-                parameters.append(parameter)
+            if not keep(slot, parameter):
+                continue
+            stop = start + slot.slice.stop - slot.slice.start
+            layer = rename(slot.layer) if rename else slot.layer
+            name = f"{layer}.{slot.kind}" if slot.kind else layer
+            slots.append(ParameterSlot(name, layer, slot.kind, slice(start, stop), slot.shape))
+            parameters.append(parameter)
+            start = stop
+        if not slots:
+            raise LayoutError("None of the parameters of this layout was selected.")
+        _check_names(slots)
         return ParameterLayout(tuple(slots), tuple(parameters))
 
     def flatten(

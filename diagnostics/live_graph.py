@@ -30,6 +30,7 @@ def differentiate(
     *,
     create_graph: bool = False,
     batched: bool = False,
+    retain_graph: bool = True,
 ) -> tuple[Tensor | None, ...]:
     """Returns the gradient of sum_j <grad_outputs_j, outputs_j> with respect to each input.
 
@@ -43,6 +44,7 @@ def differentiate(
         create_graph: whether the result can be differentiated again.
         batched: whether each of grad_outputs has a leading dimension of several vectors, to be
             taken at once by `torch.vmap`; the results then have it as well.
+        retain_graph: whether the graph stays alive for another pass.
 
     Returns:
         One tensor an input; None where the outputs do not depend on it.
@@ -66,7 +68,7 @@ def differentiate(
                 outputs,
                 inputs,
                 seeds or None,
-                retain_graph=True,
+                retain_graph=retain_graph,
                 create_graph=create_graph,
                 allow_unused=True,
                 is_grads_batched=batched,

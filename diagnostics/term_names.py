@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Literal, cast
@@ -86,6 +86,23 @@ def find_variables(
                 candidates.setdefault(edge, []).append(found)
     incomplete = _partly_named_lists(candidates.values())
     return {edge: _best(founds, incomplete) for edge, founds in candidates.items()}
+
+
+def name_tensors(frame: FrameType | None, tensors: Iterable[Tensor]) -> dict[int, str]:
+    """Returns the name of the innermost variable that each tensor is in, by the tensor's id.
+
+    Args:
+        frame: the innermost frame to search, with its callers and what is global to them.
+        tensors: what is to be named; those that are in no variable are left out.
+    """
+    wanted = set(map(id, tensors))
+    names: dict[int, str] = {}
+    for user_frame in user_frames(frame):
+        variables = [*_tensors_of(user_frame), *_tensors_among(user_frame.f_globals.items())]
+        for found in variables:
+            if id(found.tensor) in wanted:
+                names.setdefault(id(found.tensor), found.name)
+    return names
 
 
 def find_members(
@@ -171,12 +188,20 @@ def _width(node: Node) -> tuple[int, ...]:
 
 
 def _tensors_of(frame: FrameType) -> Iterator[Found]:
-    for name, value in _variables_of(frame):
+    for found in _tensors_among(variables_of(frame)):
+        if found.kind == "variable":
+            yield replace(found, code=frame.f_code, instruction=frame.f_lasti)
+        else:
+            yield found
+
+
+def _tensors_among(variables: Iterable[tuple[str, Any]]) -> Iterator[Found]:
+    for name, value in list(variables):
         kind = type(value)
         if not name.isidentifier():
             continue  # written by a tool, such as pytest in an assertion
         if issubclass(kind, Tensor):
-            yield Found(name, value, "variable", 0, frame.f_code, frame.f_lasti)
+            yield Found(name, value, "variable")
         elif issubclass(kind, dict | list | tuple):
             yield from _members(name, value)
         elif not issubclass(kind, ModuleType | FunctionType | type):
@@ -187,7 +212,8 @@ def _tensors_of(frame: FrameType) -> Iterator[Found]:
                     yield from _members(attribute, content)
 
 
-def _variables_of(frame: FrameType) -> list[tuple[str, Any]]:
+def variables_of(frame: FrameType) -> list[tuple[str, Any]]:
+    """Returns the variables of a frame, without keeping them alive where that can be avoided."""
     variables = frame.f_locals
     items = list(variables.items())
     # Before Python 3.13 the frame keeps this dictionary, and with it the user's tensors after the

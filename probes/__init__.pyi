@@ -1,5 +1,8 @@
 from . import schedules as schedules
+from . import instruments as instruments
+from .bench import ProbeWarning as ProbeWarning
 from .errors import StoreError as StoreError
+from .probe import Probe as Probe
 from .records import (
     Cost as Cost,
     EigenvalueRecord as EigenvalueRecord,

@@ -74,9 +74,12 @@ class WithinBudget:
     """Due as soon as a share of the training time pays for it; see `within_budget`."""
 
     fraction: float
+    of: Schedule
 
     def due(self, step: int, clock: Clock) -> bool:
         """Returns whether to measure at this step."""
+        if not self.of.due(step, clock):
+            return False
         if clock.next_cost is None:
             return True
         return clock.measuring + clock.next_cost <= self.fraction * clock.training
@@ -127,15 +130,26 @@ def log_spaced(per_decade: int) -> LogSpaced:
     return LogSpaced(per_decade)
 
 
-def within_budget(fraction: float) -> WithinBudget:
+def within_budget(fraction: float, of: Schedule | None = None) -> WithinBudget:
     """Returns a schedule that keeps the time of measurements below a share of the training time.
 
     The first measurement is made at once: its cost is unknown, and the beginning of a training
     says much. Each further one is due when the share pays for it and for all those made.
 
+    Args:
+        fraction: the share, between 0 and 1.
+        of: the steps that come into question; by default all.
+
     Raises:
         ArgumentError: the fraction is not between 0 and 1.
+
+    Example:
+        >>> early = Clock(training=1.0, measuring=0.1, next_cost=0.1)
+        >>> within_budget(0.05).due(7, early), within_budget(0.5).due(7, early)
+        (False, True)
+        >>> within_budget(0.5, of=every(10)).due(7, early)
+        False
     """
     if not 0 < fraction < 1:
         raise ArgumentError(f"within_budget({fraction}): give a share between 0 and 1, as 0.05.")
-    return WithinBudget(fraction)
+    return WithinBudget(fraction, every(1) if of is None else of)

@@ -1,0 +1,32 @@
+"""Gradient histograms per layer and term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ...diagnostics.histograms import histograms_by_layer
+from ..records import HistogramRecord, Record
+from ..schedules import Schedule, every
+from ..snapshot import Snapshot
+from .base import Reads
+
+
+@dataclass(eq=False)
+class GradientHistograms:
+    """The histogram of every term's unweighted gradient in every layer.
+
+    Where PyTorch gives no gradient but that of the total, it is that of "total".
+
+    Records: histograms `gradient`.
+    """
+
+    schedule: Schedule = field(default_factory=lambda: every(100))
+    name: str = "gradient_histograms"
+    reads: Reads = "gradients"
+
+    def measure(self, snapshot: Snapshot) -> Iterator[Record]:
+        """Yields one histogram a term and layer."""
+        histograms = histograms_by_layer(snapshot.known_gradients, snapshot.layout)
+        for (term, layer), histogram in histograms.items():
+            yield HistogramRecord(histogram, str(term), layer)

@@ -1,0 +1,57 @@
+"""How much harder one term pulls than the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ...diagnostics.imbalance import imbalance
+from ..records import Event, Record, Scalar
+from ..schedules import Schedule, every
+from ..snapshot import Snapshot
+from .base import Reads
+
+# Pieces of names that people give to the term which the others are compared with.
+_REFERENCES = ("resid", "pde", "physic", "interior", "colloc")
+
+
+@dataclass(eq=False)
+class Imbalance:
+    """The paper's ratio max|g_ref| / mean|g_i| and others, of every term, by layer and in all.
+
+    Gradients are compared as they stand, unweighted: a report that knows the weights can divide.
+
+    Args:
+        schedule: when.
+        reference: the term that the others are compared with. By default one whose name says that
+            it is a residual; else the one that pulls hardest at the first measurement.
+
+    Records: scalars `max_to_mean`, `norm_ratio`, `std_ratio`, `kurtosis_ratio`, `distance`.
+    """
+
+    schedule: Schedule = field(default_factory=lambda: every(100))
+    reference: str | None = None
+    name: str = "imbalance"
+    reads: Reads = "gradients"
+    _chosen: dict[str, str] = field(default_factory=dict)
+
+    def measure(self, snapshot: Snapshot) -> Iterator[Record]:
+        """Yields the ratios; nothing for a single term."""
+        if len(snapshot.terms) < 2:
+            return
+        reference = self._chosen.get(snapshot.part)
+        if reference not in snapshot.terms:
+            reference = self.reference or self._choose(snapshot)
+            self._chosen[snapshot.part] = reference
+            yield Event("reference", f"Terms are compared with {reference}.", self.name)
+        found = imbalance(snapshot.gradients, snapshot.layout, reference)
+        for row in found.to_frame().itertuples():
+            if row.term != reference:
+                yield Scalar(str(row.quantity), float(row.value), str(row.term), str(row.layer))
+
+    def _choose(self, snapshot: Snapshot) -> str:
+        for term in snapshot.terms:
+            if any(piece in term.lower() for piece in _REFERENCES):
+                return term
+        norms = snapshot.gradients.norm(dim=1).nan_to_num(nan=-1.0)
+        return snapshot.terms[int(norms.argmax())]

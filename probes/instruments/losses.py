@@ -1,0 +1,77 @@
+"""Losses, weights and the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..records import Event, Finding, Record, Scalar
+from ..schedules import Schedule, every
+from ..snapshot import TOTAL, Snapshot
+from .base import Reads
+
+
+@dataclass(eq=False)
+class Losses:
+    """The value of every term, raw and weighted, its weight, the total and the learning rate.
+
+    Where a term was given as values at points, also their standard deviation. The first value that
+    is not finite is a finding.
+
+    Records: scalars `loss`, `weighted_loss`, `weight`, `loss_deviation`, `learning_rate`.
+    """
+
+    schedule: Schedule = field(default_factory=lambda: every(10))
+    name: str = "losses"
+    reads: Reads = "losses"
+    _found: set[tuple[str, str]] = field(default_factory=set)
+    _unknown: set[tuple[str, str]] = field(default_factory=set)
+
+    def measure(self, snapshot: Snapshot) -> Iterator[Record]:
+        """Yields what the losses of the step are."""
+        for term, value in snapshot.losses.items():
+            weight = snapshot.weights[term]
+            yield Scalar("weight", weight, term)
+            if value is None:
+                yield from self._missing(snapshot, term)
+                continue
+            yield Scalar("loss", value, term)
+            yield Scalar("weighted_loss", weight * value, term)
+            yield from self._checked(snapshot, term, value)
+        if snapshot.loss is not None:
+            yield Scalar("loss", snapshot.loss, TOTAL)
+            if all(value is None or math.isfinite(value) for value in snapshot.losses.values()):
+                yield from self._checked(snapshot, TOTAL, snapshot.loss)
+        for term, values in snapshot.points().items():
+            yield Scalar("loss_deviation", float(values.double().std(correction=0)), term)
+        if snapshot.learning_rate is not None:
+            yield Scalar("learning_rate", snapshot.learning_rate)
+
+    def _missing(self, snapshot: Snapshot, term: str) -> Iterator[Record]:
+        if (snapshot.part, term) not in self._unknown:
+            self._unknown.add((snapshot.part, term))
+            yield Event(
+                "missing",
+                f"The value of {term} is not known: its tensor was gone at the backward pass. Name "
+                "the terms with probe.watch({...}).",
+                self.name,
+            )
+
+    def _checked(self, snapshot: Snapshot, term: str, value: float) -> Iterator[Record]:
+        if math.isfinite(value) or (snapshot.part, term) in self._found:
+            return
+        self._found.add((snapshot.part, term))
+        what = "The total loss" if term == TOTAL else f"The loss term {term}"
+        yield Finding(
+            "GP401",
+            "fail",
+            f"{what} became {value} at step {snapshot.step}; nothing after it can be trusted.",
+            {"step": snapshot.step, "term": term, "value": str(value), "batch": snapshot.batch},
+            (
+                "Look at the steps before: a weight, the learning rate or a gradient that grew.",
+                "Lower the learning rate, or clip the gradients.",
+                "Check the term for a division by zero, a logarithm or a root at zero.",
+            ),
+            "observed by gradpath",
+        )

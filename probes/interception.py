@@ -1,0 +1,318 @@
+"""The points at which every training loop passes: backward passes and optimizer steps.
+
+Whatever computes gradients into `.grad` calls `Tensor.backward` or `torch.autograd.backward`. While
+somebody observes, functions of ours stand in their places and call the originals; the one calls the
+other, directly or through a mode such as a default device, so only the outermost call counts. Steps come from PyTorch's global hooks of optimizers. A new group of parameters
+passes through `Optimizer.add_param_group`, also when an optimizer is made, which spares the search
+for new optimizers at every step. Calls of `torch.autograd.grad` are looked at only to find TorchJD,
+which takes its Jacobians with it, and to tell a user whose loop has no `backward()` at all.
+
+When the last observer has gone, the originals stand where they stood.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from ..diagnostics.hooks import account_for, is_ours
+
+Root = Tensor | GradientEdge
+
+
+@dataclass
+class BackwardCall:
+    """One backward pass of the user's, before and after it runs."""
+
+    roots: tuple[Root, ...]
+    gradients: tuple[Tensor | None, ...]  # one a root
+    inputs: tuple[Root, ...] | None = None  # what alone gets a gradient; None: all leaves
+    through: str = "backward"  # or "autojac", whose result is no sum of the roots' gradients
+    names: tuple[str | None, ...] = ()  # of the roots, where the caller knows them
+    keeps_graph: bool = field(default=False)  # set by an observer that needs the graph afterwards
+
+
+class Observer(Protocol):
+    """Who is told; what it raises goes to the user, so it raises nothing of its own."""
+
+    def before_backward(self, call: BackwardCall) -> None:
+        """A backward pass is about to run; its graph is alive."""
+
+    def after_backward(self, call: BackwardCall) -> None:
+        """It has run."""
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """An optimizer is about to step."""
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """It has stepped."""
+
+    def closure_called(self, optimizer: Optimizer) -> None:
+        """An optimizer, inside its step, is about to evaluate the loss."""
+
+    def parameters_added(self, optimizer: Optimizer) -> None:
+        """An optimizer was made, or got a group of parameters."""
+
+    def gradient_taken(self) -> None:
+        """`torch.autograd.grad` was called for leaves, outside of any backward pass."""
+
+
+class _Thread(threading.local):
+    """What this thread is in the middle of."""
+
+    inside = False
+
+
+_observers: tuple[Observer, ...] = ()
+_lock = threading.RLock()
+_thread = _Thread()
+_undo: list[Callable[[], None]] = []
+
+
+def observe(observer: Observer) -> None:
+    """From now on the observer is told of every backward pass and optimizer step."""
+    global _observers
+    with _lock:
+        if not _observers:
+            _install()
+        _observers = (*_observers, observer)
+
+
+def release(observer: Observer) -> None:
+    """The observer is told no more; when it was the last one, PyTorch is as it was."""
+    global _observers
+    with _lock:
+        _observers = tuple(other for other in _observers if other is not observer)
+        if not _observers:
+            while _undo:
+                _undo.pop()()
+
+
+@contextmanager
+def unobserved() -> Iterator[None]:
+    """Backward passes in this thread inside the block are nobody's business."""
+    before, _thread.inside = _thread.inside, True
+    try:
+        yield
+    finally:
+        _thread.inside = before
+
+
+def _install() -> None:
+    _replace(Tensor, "backward", _observed_method)
+    _replace(torch.autograd, "backward", _observed_backward)
+    _replace(torch.autograd, "grad", _observed_grad)
+    _replace(Optimizer, "add_param_group", _observed_add_param_group)
+    for register, hook in (
+        (register_optimizer_step_pre_hook, _before_step),
+        (register_optimizer_step_post_hook, _after_step),
+    ):
+        handle = register(hook)
+        account_for(handle)
+        _undo.append(handle.remove)
+
+
+def _replace(owner: Any, name: str, wrapping: Callable[[Any], Any]) -> None:
+    original = vars(owner)[name]
+    ours = wrapping(original)
+    setattr(owner, name, ours)
+
+    def restore() -> None:
+        # Somebody else may have wrapped ours meanwhile: theirs stays, and ours passes through.
+        if vars(owner).get(name) is ours:
+            setattr(owner, name, original)
+
+    _undo.append(restore)
+
+
+def _observed_backward(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def backward(
+        tensors: Any,
+        grad_tensors: Any = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        grad_variables: Any = None,
+        inputs: Any = None,
+    ) -> None:
+        given = (grad_tensors, retain_graph, create_graph, grad_variables, inputs)
+        if not _observers or _is_nested():
+            return original(tensors, *given)
+        roots = _as_tuple(tensors)
+        assert roots is not None
+        gradients = _as_tuple(grad_variables if grad_tensors is None else grad_tensors)
+        call = BackwardCall(roots, gradients or (None,) * len(roots), _as_tuple(_values(inputs)))
+        # What may be an iterator has been read; the original gets what was in it.
+        inputs = inputs if inputs is None or isinstance(inputs, dict) else call.inputs
+        with _observed(call):
+            original(
+                tensors if isinstance(tensors, Tensor | GradientEdge) else roots,
+                grad_tensors,
+                True if call.keeps_graph else retain_graph,
+                create_graph,
+                grad_variables,
+                inputs,
+            )
+        return None
+
+    return backward
+
+
+def _observed_method(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def backward(
+        self: Tensor,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
+        if not _observers or _is_nested():
+            return original(self, gradient, retain_graph, create_graph, inputs)
+        call = BackwardCall((self,), (gradient,), _as_tuple(_values(inputs)))
+        inputs = inputs if inputs is None or isinstance(inputs, dict) else call.inputs
+        with _observed(call):
+            original(
+                self,
+                gradient,
+                True if call.keeps_graph else retain_graph,
+                create_graph,
+                inputs,
+            )
+        return None
+
+    return backward
+
+
+@contextmanager
+def _observed(call: BackwardCall) -> Iterator[None]:
+    """Tells all observers before and, unless it fails, after a backward pass."""
+    observers = _observers
+    _thread.inside = True
+    try:
+        for observer in observers:
+            observer.before_backward(call)
+        yield
+        for observer in observers:
+            observer.after_backward(call)
+    finally:
+        _thread.inside = False
+
+
+def _observed_grad(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def grad(*args: Any, **kwargs: Any) -> Any:
+        if not _observers or _is_nested():
+            return original(*args, **kwargs)
+        call = _call_of_autojac(sys._getframe(1))
+        if call is not None:
+            key = id(call.roots[0]), len(call.roots)
+            if getattr(_thread, "autojac", None) != key:
+                # Its first gradient; the others belong to the same pass.
+                _thread.autojac = key
+                _tell("before_backward", call)
+                _tell("after_backward", call)
+        elif _is_of_leaves(args[1] if len(args) > 1 else kwargs.get("inputs")):
+            _tell("gradient_taken")
+        return original(*args, **kwargs)
+
+    return grad
+
+
+def _observed_add_param_group(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def add_param_group(self: Optimizer, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        _tell("parameters_added", self)
+
+    return add_param_group
+
+
+def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+    if not _observers:
+        return None
+    _tell("before_step", optimizer)
+    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if not callable(closure):
+        return None
+
+    @functools.wraps(closure)
+    def counted(*inner: Any, **named: Any) -> Any:
+        _tell("closure_called", optimizer)
+        return closure(*inner, **named)
+
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": counted}
+    return (args[0], counted, *args[2:]), kwargs
+
+
+def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    _thread.autojac = None
+    _tell("after_step", optimizer)
+
+
+def _tell(event: str, *args: Any) -> None:
+    for observer in _observers:
+        getattr(observer, event)(*args)
+
+
+def _is_nested() -> bool:
+    # A backward pass inside another: of reentrant checkpointing, of a user's hook, or one that
+    # comes back through a TorchFunctionMode, such as a default device.
+    return _thread.inside or is_ours() or torch._C._current_graph_task_id() != -1
+
+
+def _values(inputs: Any) -> Any:
+    return inputs.values() if isinstance(inputs, dict) else inputs
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...] | None:
+    if value is None:
+        return None
+    return (value,) if isinstance(value, Tensor | GradientEdge) else tuple(value)
+
+
+def _is_of_leaves(inputs: Any) -> bool:
+    """Whether gradients of leaves are asked for, as of parameters, not of points."""
+    first = inputs
+    if isinstance(inputs, Sequence) and not isinstance(inputs, Tensor):
+        first = inputs[0] if inputs else None
+    return isinstance(first, torch.nn.Parameter)
+
+
+def _call_of_autojac(frame: FrameType | None) -> BackwardCall | None:
+    """Returns the call of TorchJD's `autojac` that a gradient is taken for; None for any other.
+
+    Its functions may be bound to names of the user's before anybody observes, so they are found by
+    their frames and by the names of their arguments, which are public.
+    """
+    package = "torchjd.autojac"
+    if not str(frame and frame.f_globals.get("__name__", "")).startswith(package):
+        return None
+    found = None
+    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith(package):
+        if frame.f_code.co_name in ("backward", "mtl_backward"):
+            found = frame
+        frame = frame.f_back
+    if found is None:
+        return None
+    tensors = found.f_locals.get("tensors")
+    roots = _as_tuple(tensors)
+    if not roots or not all(isinstance(root, Tensor) for root in roots):
+        return None
+    return BackwardCall(roots, (None,) * len(roots), through="autojac")

@@ -1,0 +1,165 @@
+"""The step that is being taken: what its backward passes have shown so far.
+
+Several backward passes may belong to one step. Passes with the same terms are micro-batches, whose
+gradients add up; passes with other terms are further terms of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..diagnostics.gradients import TermGradients
+from ..diagnostics.hooks import walk_below
+from ..diagnostics.layout import ParameterLayout
+from ..diagnostics.stability import OptimizerStability
+from .instruments.base import Instrument
+from .models import owned
+from .parts import Key, Part
+from .records import Record
+from .snapshot import Pass, Snapshot
+
+
+@dataclass(eq=False)
+class OpenStep:
+    """A step of which something is measured, until it is committed.
+
+    Attributes:
+        part: that it trains, as far as is known.
+        number: of the step.
+        due: the instruments that measure at it.
+        layout: of the part when the step began.
+        passes: by the identities of their terms.
+        micro_batches: whether some of them came more than once.
+        records: what instruments found while graphs were alive.
+        fixed: the same step on a fixed batch of the user's.
+        stepped: optimizers that have stepped since.
+        versions: how often the parameters had been changed in place when it began.
+        seconds: spent on it beside the instruments.
+        on_fixed: the instruments that measure on the fixed batch.
+        self_check: how far the weighted gradients of the terms are from `.grad`; None: unchecked.
+        given_learning_rate, given_stability, given_update: what functional code has said.
+    """
+
+    part: Part
+    number: int
+    due: tuple[Instrument, ...]
+    layout: ParameterLayout
+    passes: dict[Key, Pass] = field(default_factory=dict)
+    micro_batches: bool = False
+    records: list[Record] = field(default_factory=list)
+    fixed: Snapshot | None = None
+    stepped: list[Optimizer] = field(default_factory=list)
+    parameters_before: Float[Tensor, " params"] | None = None
+    versions: int = 0
+    seconds: float = 0.0
+    on_fixed: tuple[Instrument, ...] = ()
+    self_check: float | None = None
+    given_learning_rate: float | None = None
+    given_stability: OptimizerStability | None = None
+    given_update: Callable[[], Tensor] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all that move its parameters have stepped."""
+        moved = set().union(*map(owned, self.stepped))
+        return moved.issuperset(map(id, self.layout.parameters))
+
+    @property
+    def has_compiled_graph(self) -> bool:
+        """Whether a part of a graph is compiled code, which can often run backwards only once."""
+        edges = [edge for one in self.passes.values() for term in one.terms for edge in term.edges]
+        return any(type(node).__name__.startswith("Compiled") for node in walk_below(edges))
+
+    def release_graphs(self, *, of_fixed: bool = True) -> None:
+        """Lets go of the graphs of its passes."""
+        for one in self.passes.values():
+            one.release()
+        if of_fixed and self.fixed is not None:
+            self.fixed.release()
+
+    def add(self, one: Pass) -> None:
+        """Takes a backward pass in."""
+        earlier = self.passes.get(one.key)
+        if earlier is None:
+            self.passes[one.key] = one
+        else:
+            self.micro_batches = True
+            _absorb(earlier, one)
+
+    def forget_passes(self) -> None:
+        """Forgets passes whose gradients the user has thrown away without a step."""
+        self.passes.clear()
+        self.records.clear()
+        self.micro_batches = False
+
+    def restrict(self, part: Part) -> None:
+        """Keeps what belongs to a part that is smaller than the step was thought to be."""
+        layout = part.layout
+        places = {
+            id(parameter): slot.slice
+            for slot, parameter in zip(self.layout.slots, self.layout.parameters, strict=True)
+        }
+        pieces = [places[id(parameter)] for parameter in layout.parameters]
+        for one in self.passes.values():
+            if one.gradients is not None:
+                rows = one.gradients.as_subclass(Tensor)
+                matrix = torch.cat([rows[:, piece] for piece in pieces], dim=1)
+                kept = {slot.name for slot in layout.slots}
+                unreached = {
+                    term: tuple(name for name in names if name in kept)
+                    for term, names in one.gradients.unreached.items()
+                }
+                one.gradients = TermGradients.of(matrix, one.gradients.terms, unreached)
+        if self.parameters_before is not None:
+            self.parameters_before = torch.cat([self.parameters_before[p] for p in pieces])
+        self.layout = layout
+        self.part = part
+        self.number = max(0, part.step - 1)
+        self.records.clear()  # curvature was that of too many parameters
+
+
+def version_of(parameters: Sequence[Tensor]) -> int:
+    """Returns a number that grows when one of the parameters is changed in place."""
+    return sum(parameter._version for parameter in parameters)
+
+
+def gradients_are_gone(parameters: Sequence[Tensor]) -> bool:
+    """Whether nothing is accumulated in `.grad` of any of the parameters."""
+    return not any(
+        parameter.grad is not None and bool(parameter.grad.detach().any())
+        for parameter in parameters
+    )
+
+
+def _absorb(one: Pass, other: Pass) -> None:
+    """Adds a micro-batch to those before: values and gradients by their weighted mean."""
+    place = {term.identity: index for index, term in enumerate(other.terms)}
+    count = one.micro_batches + other.micro_batches
+    terms = []
+    for row, first in enumerate(one.terms):
+        second = other.terms[place[first.identity]]
+        weight = first.weight + second.weight
+        # Weights that cancel, or are all zero, say nothing: each micro-batch counts alike.
+        share = second.weight / weight if weight else 1 / count
+        value = None
+        if first.value is not None and second.value is not None:
+            value = (1 - share) * first.value + share * second.value
+        terms.append(replace(first, weight=weight, value=value))
+        if one.gradients is not None and other.gradients is not None:
+            new = other.gradients.as_subclass(Tensor)[place[first.identity]]
+            one.gradients.as_subclass(Tensor)[row].mul_(1 - share).add_(new, alpha=share)
+    if other.gradients is None:
+        one.gradients = None
+    if one.total_gradient is not None and other.total_gradient is not None:
+        one.total_gradient.add_(other.total_gradient)
+    else:
+        one.total_gradient = None
+    one.terms = tuple(terms)
+    one.micro_batches = count
+    one.loss = None if one.loss is None or other.loss is None else one.loss + other.loss

@@ -1,0 +1,137 @@
+"""Where a probe's records go: the run on disk, opened when it is needed, given up when it fails."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import distributed
+
+from .bench import ProbeWarning
+from .errors import StoreError
+from .records import Event, Finding, Record
+from .run_writer import RunWriter
+
+
+class Recorder:
+    """Writes the records of a probe, unless another process of the same training does.
+
+    Args:
+        folder: of the run.
+        resume: whether a run that is there is continued.
+        strict: whether a run that cannot be written fails the training.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], resume: bool, strict: bool) -> None:
+        self.folder = Path(folder)
+        self.failure: str | None = None
+        self._resume = resume
+        self._strict = strict
+        self._writer: RunWriter | None = None
+        self._described: dict[str, Any] = {}
+        self._parts: dict[str, dict[str, Any]] = {}
+        self._pid = os.getpid()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether records of this process get anywhere."""
+        return self.failure is None and os.getpid() == self._pid
+
+    def open(self) -> None:
+        """Opens the run.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if self._writer is None and _writes():
+            self._writer = RunWriter(self.folder, metadata=self._described, resume=self._resume)
+
+    def last_step(self, part: str) -> int | None:
+        """Returns the latest step that is in the run; None where there is none."""
+        return None if self._writer is None else self._writer.last_step(part)
+
+    def describe(self, **metadata: Any) -> None:
+        """Adds to run.json; what is known before the run is opened is there from its beginning."""
+        self._described |= metadata
+        if self._writer is not None:
+            self._try(lambda writer: writer.describe(**metadata))
+
+    def record(
+        self, step: int, records: Iterable[Record], part: str, evaluations: int | None
+    ) -> bool:
+        """Commits a step; returns whether it is in the run."""
+        kept = list(records)
+        return self._try(
+            lambda writer: writer.record(step, kept, part=part, evaluations=evaluations)
+        )
+
+    def complete(self, step: int, records: Iterable[Record], part: str) -> None:
+        """Adds to a step that is in the run what could be known only later."""
+        kept = list(records)
+        self._try(lambda writer: writer.complete(step, kept, part=part))
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the run may have been written before."""
+        return self._resume
+
+    def describe_part(self, part: str, about: Mapping[str, Any]) -> None:
+        """Adds what is known of one of several parts to run.json."""
+        self._parts[part] = dict(about)
+        self.describe(parts=self._parts)
+
+    def note(self, *records: Event | Finding) -> None:
+        """Records what belongs to no step."""
+        if records:
+            self._try(lambda writer: writer.note(*records))
+
+    def rename_part(self, old: str, new: str) -> None:
+        """Gives a part of the run another name."""
+        self._try(lambda writer: writer.rename_part(old, new))
+
+    def end(self, error: BaseException | str | None = None) -> None:
+        """Ends the run; it can be opened again, and then goes on."""
+        if self._writer is None or os.getpid() != self._pid:
+            return
+        writer, self._writer = self._writer, None
+        self._resume = True
+        try:
+            if error is None:
+                writer.finish()
+            else:
+                writer.fail(error)
+        except StoreError as failure:
+            self.give_up(failure)
+
+    def _try(self, work: Any) -> bool:
+        if not self.is_on or not _writes():
+            return False
+        try:
+            self.open()
+            work(self._writer)
+        except StoreError as error:
+            if self._strict:
+                raise
+            self.give_up(error)
+            return False
+        return True
+
+    def give_up(self, error: StoreError | str) -> None:
+        """Records nothing more, and warns."""
+        self.failure = str(error)
+        warnings.warn(
+            f"gradpath: {error} Nothing more is recorded; the training goes on.",
+            ProbeWarning,
+            stacklevel=2,
+        )
+
+
+def _writes() -> bool:
+    """Whether this process is the one that writes, of those of a distributed training."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
+    # Before they have met; torchrun says who is who.
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,159 @@
+"""The parts of a run and what belongs to each: name, first number, processes, description."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..diagnostics.errors import ArgumentError, GradpathError
+from ..diagnostics.layout import ParameterLayout
+from .bench import Bench
+from .models import Optimizers, signature
+from .parts import Part, Parts, label_of
+from .recorder import Recorder
+from .records import Event
+from .replicas import Replicas
+from .snapshot import Pass
+
+PROBE = "probe"  # who is named where the probe itself has something to say
+
+
+class Registry:
+    """Finds the part that a backward pass belongs to, and introduces new ones to the run.
+
+    Args:
+        models: what the user wants watched, by prefix; empty: whatever the losses reach.
+        optimizers: the living ones.
+        bench: the instruments.
+        recorder: of the run.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module],
+        optimizers: Optimizers,
+        bench: Bench,
+        recorder: Recorder,
+    ) -> None:
+        self.parts = Parts(models, optimizers)
+        self.look_again = True
+        self._models = models
+        self._bench = bench
+        self._recorder = recorder
+        self._replicas: dict[Part, Replicas] = {}
+
+    def replicas_of(self, part: Part) -> Replicas:
+        """Returns the processes that train the part."""
+        if part not in self._replicas:
+            self._replicas[part] = Replicas.of(part.models.values())
+        return self._replicas[part]
+
+    def find(self, one: Pass, leaves: Callable[[], Sequence[Tensor]]) -> Part | None:
+        """Returns the part that a pass belongs to; None where it is not watched."""
+        frame = sys._getframe(1)
+        known = len(self.parts.all)
+        try:
+            part = self.parts.find(one.key, leaves, frame, self.look_again)
+        except GradpathError as error:
+            self.note_missing(str(error))
+            return None
+        # Who is moved by hand is found out by looking at all leaves each time.
+        self.look_again = self.parts.hand_moved > 1
+        if part is not None and len(self.parts.all) > known:
+            self._introduce(part, one, frame)
+        return part
+
+    def of_model(self) -> Part:
+        """Returns the part of the whole model, for steps that nobody sees a backward pass of.
+
+        Raises:
+            ArgumentError: the probe was made without a model.
+        """
+        if not self.parts.all:
+            if not self._models:
+                raise ArgumentError(
+                    "probe.record needs to know the parameters: make the probe with the model."
+                )
+            sources: list[Any] = [
+                {prefix: model} if prefix else model for prefix, model in self._models.items()
+            ]
+            layout = ParameterLayout.of(*sources)
+            part = Part("", self._models, layout, signature(self._models))
+            part.is_guess = False
+            self.parts.all.append(part)
+        return self.parts.all[0]
+
+    def note_missing(self, reason: str) -> None:
+        """Says once why something is missing that belongs to no step."""
+        events = self._bench.missing("", PROBE, reason)
+        self._recorder.note(*(event for event in events if isinstance(event, Event)))
+
+    def describe(self, part: Part, one: Pass) -> None:
+        """Says in run.json what is trained, and on what loss."""
+        about = {
+            "loss_expression": " + ".join(f"{t.weight:g} * {t.name}" for t in one.terms),
+            "parameters": part.layout.size,
+            "dtype": str(part.layout.dtype).removeprefix("torch."),
+            "device": str(part.layout.device),
+            "layers": [
+                {"layer": slot.layer, "parameter": slot.kind, "shape": list(slot.shape)}
+                for slot in part.layout.slots
+            ],
+            "optimizers": [type(optimizer).__name__ for optimizer in part.optimizers],
+        }
+        if part.name:
+            self._recorder.describe_part(part.name, about)
+        else:
+            self._recorder.describe(torch_seed=torch.initial_seed(), **about)
+
+    def _introduce(self, part: Part, one: Pass, frame: FrameType | None) -> None:
+        self.replicas_of(part)
+        self._name_apart(frame)
+        self._continue_number(part)
+        self.describe(part, one)
+
+    def _name_apart(self, frame: FrameType | None) -> None:
+        """Gives all parts names as soon as there are two."""
+        if len(self.parts.all) < 2:
+            return
+        taken = {part.name for part in self.parts.all if part.name}
+        for part in self.parts.all:
+            if part.name:
+                continue
+            base = label_of(part, frame)
+            name, count = base, 1
+            while name in taken:
+                count += 1
+                name = f"{base}#{count}"
+            taken.add(name)
+            if part is not self.parts.all[-1]:
+                self._recorder.rename_part(part.name, name)
+                self._bench.rename_part(part.name, name)
+            part.name = name
+
+    def _continue_number(self, part: Part) -> None:
+        """After a resume, counts on from the optimizer's own number, else from the last step."""
+        if not self._recorder.is_resumed:
+            return
+        own = [taken for each in part.optimizers if (taken := _steps_taken(each)) is not None]
+        last = self._recorder.last_step(part.name)
+        if own:
+            part.step = max(own)
+        elif last is not None:
+            part.step = last + 1
+
+
+def _steps_taken(optimizer: Optimizer) -> int | None:
+    """Returns how many steps an optimizer has taken, where its state says so."""
+    steps = [
+        float(state["step"])
+        for state in optimizer.state.values()
+        if isinstance(state, Mapping) and "step" in state
+    ]
+    return int(max(steps)) if steps else None
