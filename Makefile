@@ -36,7 +36,7 @@ lint: $(INSTALLED)  ## what ruff says about the code and its format
 # A checkout has no folder gradpath/diagnostics: links show mypy the package as it installs.
 types: $(INSTALLED)  ## mypy, strict
 	@mkdir -p .typing/gradpath
-	@cd .typing/gradpath && ln -sfn ../../gradpath/*.py* $(PARTS:%=../../%) .
+	@cd .typing/gradpath && ln -sfn ../../gradpath/*.py* ../../gradpath/commands $(PARTS:%=../../%) .
 	@find -L .typing -maxdepth 2 -type l -exec rm {} +
 	$(BIN)/mypy -p gradpath
 	$(BIN)/mypy tests $(wildcard examples/*.py)

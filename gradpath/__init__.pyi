@@ -3,6 +3,7 @@ from . import (
     probes as probes,
 )
 from .probes import (
+    Probe as Probe,
     Run as Run,
     runs as runs,
 )

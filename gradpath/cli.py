@@ -8,20 +8,8 @@ status 2; a traceback is for our own mistakes, and for `--debug`.
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
-from typing import Annotated
-
-import typer
-
-from . import __version__
-
-app = typer.Typer(
-    name="gradpath",
-    help="Finds out why a network with several loss terms does not train.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,48 +23,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # before the subcommand counts, since a user's script may have a --debug of its own.
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
     try:
-        status = app(args=arguments, prog_name="gradpath", standalone_mode=False)
+        result = _plain_run(arguments) or _through_typer(arguments)
     except Exception as error:
         if not _is_of_the_user(error):
             raise
         if debug:
+            import traceback
+
             traceback.print_exc()
         print(f"gradpath: {_one_line(error)}", file=sys.stderr)
         return 2
-    return status or 0
+    if not callable(result):
+        return int(result or 0)
+    result()  # out here, where a script's exceptions are its own
+    return 0
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"gradpath {__version__}")
-        raise typer.Exit
+def _plain_run(arguments: Sequence[str]) -> Callable[[], None] | None:
+    """Returns what runs a script, without typer: its modules would be in the script's process.
+
+    None where there is anything to explain, or another command.
+    """
+    if arguments[:1] != ["run"]:
+        return None
+    from .commands.run import plain_order
+
+    order = plain_order(arguments[1:])
+    return order.prepared() if order else None
 
 
-@app.callback(invoke_without_command=True)
-def _gradpath(
-    context: typer.Context,
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error of yours, too.")
-    ] = False,
-) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+def _through_typer(arguments: Sequence[str]) -> Callable[[], None] | int | None:
+    """Returns what a command does: an exit status, or what runs a script."""
+    import typer
 
+    from .commands.app import app
 
-@app.command()
-def doctor() -> None:
-    """Show what is installed, what works here and what collides; exit status 1 on a problem."""
-    from .doctor import print_examination
-
-    if not print_examination():
-        raise typer.Exit(1)
+    # Calling the app itself would put a hook for exceptions in place, in the script's process.
+    command = typer.main.get_command(app)
+    result: Callable[[], None] | int | None = command(
+        args=list(arguments), prog_name="gradpath", standalone_mode=False
+    )
+    return result
 
 
 def _is_of_the_user(error: Exception) -> bool:
+    import typer
+
     if isinstance(error, typer.TyperException):
         return True
     # Here and not on top: where the parts cannot be found, `gradpath doctor` must still say why.
@@ -86,6 +78,8 @@ def _is_of_the_user(error: Exception) -> bool:
 
 
 def _one_line(error: Exception) -> str:
+    import typer
+
     if not isinstance(error, typer.TyperException):
         return " ".join(str(error).split())
     message = " ".join(error.format_message().split())

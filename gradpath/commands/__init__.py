@@ -1,0 +1,1 @@
+"""The commands, one module each; `gradpath.cli` imports the one that is called for."""

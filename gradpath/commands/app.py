@@ -1,0 +1,122 @@
+"""What the commands are called, what they take, and what `--help` says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import typer
+
+from .. import __version__
+
+app = typer.Typer(
+    name="gradpath",
+    help="Finds out why a network with several loss terms does not train.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"gradpath {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _gradpath(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error of yours, too.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+# What stands behind the script is the script's, options included.
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    script: Annotated[str, typer.Argument(help="What you would give to python.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS")] = None,
+    is_module: Annotated[
+        bool, typer.Option("-m", help="SCRIPT is the name of a module, as for python -m.")
+    ] = False,
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--run", metavar="DIR", help="Where to record; by default a new folder in runs/."
+        ),
+    ] = None,
+    instruments: Annotated[
+        Literal["light", "standard", "full"], typer.Option(help="How much to measure.")
+    ] = "standard",
+) -> Callable[[], None]:
+    """Run a script as python does, and record how its network trains."""
+    from .run import Order
+
+    return Order(script, arguments or [], is_module, folder, instruments).prepared()
+
+
+@app.command()
+def runs(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Searched at any depth.")] = "runs",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For machines: a list of objects.")
+    ] = False,
+) -> None:
+    """List the runs in a folder: how far they came, and what became of them."""
+    from .runs import print_runs
+
+    print_runs(folder, as_json)
+
+
+@app.command()
+def watch(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    every: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            help="Between two frames; by default 1, and 10 where output is no terminal.",
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Show one frame and exit.")] = False,
+) -> None:
+    """Show a run as it goes on, until it ends."""
+    from .watch import watch_run
+
+    watch_run(folder, every, once)
+
+
+@app.command()
+def export(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    to: Annotated[Literal["csv", "parquet", "tensorboard"], typer.Option(help="The format.")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="A folder that does not exist yet; by default NAME-FORMAT in this folder.",
+        ),
+    ] = None,
+) -> None:
+    """Write what a run holds as files for other programs."""
+    from .export import export_run
+
+    export_run(folder, to, output)
+
+
+@app.command()
+def doctor() -> None:
+    """Show what is installed, what works here and what collides; exit status 1 on a problem."""
+    from ..doctor import print_examination
+
+    if not print_examination():
+        raise typer.Exit(1)
