@@ -1,9 +1,10 @@
 """What a run on disk costs: a commit a step, bytes, and the time to read it back.
 
-The standard set: losses, weights, gradient norms and statistics every 10 steps, histograms of two
-terms in four layers every 100, both ends of the spectrum of three losses every 1,000.
+The standard set: losses, weights and all statistics of the gradients (of weights and biases alone
+as well), imbalance and alignment every 10 steps, histograms of two terms in four layers every 100,
+both ends of the spectrum of three losses every 1,000.
 
-    python benchmarks/bench_store.py [--steps 40000]
+    python benchmarks/bench_store.py [--steps 40000] [--every 10]
 """
 
 from __future__ import annotations
@@ -20,12 +21,26 @@ import torch
 
 from gradpath.diagnostics.histograms import GradientHistogram
 from gradpath.diagnostics.lanczos import Eigenvalue
-from gradpath.probes import Cost, EigenvalueRecord, HistogramRecord, Run, RunWriter, Scalar
+from gradpath.probes import (
+    Cost,
+    EigenvalueRecord,
+    HistogramRecord,
+    Run,
+    RunWriter,
+    Scalar,
+    ScalarTable,
+)
 from gradpath.probes.records import EncodedHistogram, Record
 
 TERMS = ("residual", "boundary")
 LAYERS = ("net.0", "net.2", "net.4", "net.6")
-PER_LAYER = ("gradient_norm", "gradient_max", "gradient_mean", "gradient_std", "gradient_zeros")
+COLUMNS = (*LAYERS, "all")
+STATISTICS = tuple(
+    f"gradient_{quantity}{part}"
+    for part in ("", "_weights", "_biases")
+    for quantity in ("max", "mean", "std", "norm", "zeros", "near_zeros", "not_finite")
+)
+RATIOS = ("max_to_mean", "norm_ratio", "std_ratio", "kurtosis_ratio")
 
 
 def losses(generator: np.random.Generator) -> Iterator[Record]:
@@ -34,10 +49,14 @@ def losses(generator: np.random.Generator) -> Iterator[Record]:
         yield Scalar("weight", generator.random(), term)
     yield Scalar("learning_rate", 1e-3)
     yield Cost("losses", generator.random())
-    for name in PER_LAYER:
-        for term in TERMS:
-            for layer in LAYERS:
-                yield Scalar(name, generator.random(), term, layer)
+    for names, terms in (
+        (STATISTICS, TERMS),
+        (RATIOS, TERMS[1:]),
+        (("alignment", "cancellation"), ("",)),
+        (("cosine:boundary",), TERMS[:1]),
+    ):
+        values = generator.random((len(names), len(terms), len(COLUMNS)))
+        yield ScalarTable(names, values, terms, COLUMNS)
 
 
 def histograms(made: Sequence[EncodedHistogram], count: int) -> Iterator[Record]:
@@ -55,11 +74,11 @@ def eigenvalues() -> Iterator[Record]:
     yield Cost("stiffness", 1.0)
 
 
-def write_standard_run(folder: Path, steps: int) -> None:
+def write_standard_run(folder: Path, steps: int, every: int) -> None:
     generator = np.random.default_rng(0)
     made = gradients()
     with RunWriter(folder) as writer:
-        for step in range(0, steps, 10):
+        for step in range(0, steps, every):
             records = list(losses(generator))
             if step % 100 == 0:
                 records += histograms(made, len(TERMS) * len(LAYERS))
@@ -106,7 +125,9 @@ def milliseconds(work: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=40_000)
-    steps = parser.parse_args().steps
+    parser.add_argument("--every", type=int, default=10, help="how many steps between losses")
+    arguments = parser.parse_args()
+    steps = arguments.steps
     with tempfile.TemporaryDirectory() as temporary:
         made = gradients()
         encoded = [Encoded(histogram.to_bytes()) for histogram in made]
@@ -121,7 +142,7 @@ def main() -> None:
             print(f"  {name:25s} {p50:6.3f} {taken.mean():7.3f} {p99:7.3f}")
 
         folder = Path(temporary, "standard")
-        taken_ms = milliseconds(lambda: write_standard_run(folder, steps))
+        taken_ms = milliseconds(lambda: write_standard_run(folder, steps, arguments.every))
         size = sum(path.stat().st_size for path in folder.iterdir())
         print(f"standard run of {steps} steps: {size / 1e6:.1f} MB, written in {taken_ms:.0f} ms")
 
@@ -133,12 +154,13 @@ def main() -> None:
             "opening and status": lambda: Run(folder).status,
             "steps": lambda: run.steps,
             "scalars('loss')": lambda: run.scalars("loss"),
+            "scalars('gradient_norm')": lambda: run.scalars("gradient_norm"),
             "scalars()": run.scalars,
             "histograms()": run.histograms,
             "histograms(step)": lambda: run.histograms(step=last),
             "eigenvalues()": run.eigenvalues,
         }.items():
-            print(f"  {name:24s} {milliseconds(read):7.1f}")
+            print(f"  {name:26s} {milliseconds(read):7.1f}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ from .gradients import (
     gradient_mismatch as gradient_mismatch,
     term_gradients as term_gradients,
 )
+from .histogram_distance import (
+    DISTANCE_ERROR as DISTANCE_ERROR,
+    distances_by_layer as distances_by_layer,
+    magnitude_distance as magnitude_distance,
+)
 from .histograms import (
     GradientHistogram as GradientHistogram,
     histograms_by_layer as histograms_by_layer,
@@ -87,6 +92,12 @@ from .stability import (
     adam_limit as adam_limit,
     momentum_limit as momentum_limit,
     optimizer_stability as optimizer_stability,
+)
+from .statistics import (
+    GradientStatistics as GradientStatistics,
+    LayerStatistics as LayerStatistics,
+    MagnitudeRatios as MagnitudeRatios,
+    gradient_statistics as gradient_statistics,
 )
 from .terms import (
     Term as Term,

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import ArgumentError
 from .layout import ParameterLayout
-from .live_graph import differentiate
+from .live_graph import differentiate, differentiate_each
 from .terms import Term, Terms, as_terms
 
 # The comparison is made in float64 on so many entries at a time, never on a long copy.
@@ -96,18 +97,18 @@ def term_gradients(
     # Neither a tensor class of the user's nor a mode that is active shall see what is done here.
     with torch._C.DisableTorchFunction():
         named = as_terms(terms) if isinstance(terms, Mapping) else _only_terms(terms)
-        matrix = torch.empty(len(named), layout.size, dtype=layout.dtype, device=layout.device)
+        with torch.inference_mode(False):  # it is filled outside of the caller's modes
+            matrix = torch.empty(len(named), layout.size, dtype=layout.dtype, device=layout.device)
         unreached: dict[str, tuple[str, ...]] = {}
-        last = max((index for index, term in enumerate(named) if term.edges), default=-1)
-        for index, (row, term) in enumerate(zip(matrix, named, strict=True)):
-            grads: Sequence[Tensor | None] = [None] * len(layout.parameters)
-            if term.edges:
-                keep = retain_graph or index != last
-                grads = differentiate(term.edges, layout.parameters, term.seeds, retain_graph=keep)
-            layout.flatten_into(row, grads)
-            unreached[term.name] = tuple(
+
+        def take(row: int, grads: Sequence[Tensor | None]) -> None:
+            layout.flatten_into(matrix[row], grads)
+            unreached[named[row].name] = tuple(
                 slot.name for slot, grad in zip(layout.slots, grads, strict=True) if grad is None
             )
+
+        losses = [(term.edges, term.seeds) for term in named]
+        differentiate_each(losses, layout.parameters, take, retain_graph=retain_graph)
         return TermGradients.of(matrix, tuple(term.name for term in named), unreached)
 
 
@@ -164,6 +165,8 @@ def mismatch(
         total: (params,), what the weighted rows should add up to.
         own: (params,), what belongs to the weights themselves, where they are learnable.
     """
+    if gradients.numel() <= _PIECE and gradients.device.type == "cpu":
+        return _small_mismatch(gradients, weights, total, own)
     rows = [(1.0, total), *zip((-w for w in weights), gradients, strict=True)]
     if own is not None:
         rows.append((-1.0, own))
@@ -176,6 +179,28 @@ def mismatch(
         rest += float(parts.sum(dim=0).square().sum())
     scale = float(squares[: len(weights) + 1].max())
     return sqrt(rest / scale) if scale > 0 else sqrt(rest)
+
+
+def _small_mismatch(
+    gradients: Tensor, weights: Sequence[float], total: Tensor, own: Tensor | None
+) -> float:
+    """The same in a few operations, for what fits into one piece."""
+    # Nearly equal numbers are subtracted without an error, so only the sum of the rows is rounded.
+    wide = torch.promote_types(gradients.dtype, torch.float32)
+    rows = gradients.detach().as_subclass(Tensor).to(wide)
+    factors = torch.tensor(weights, dtype=wide)
+    sought = total.detach().to(wide)
+    rest = sought - factors @ rows
+    if own is not None:
+        rest -= own.detach().to(wide)
+    norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    # numpy's max, since Python's would lose a NaN.
+    scale = np.max([_norm(sought), *(norms * factors.abs()).tolist()])
+    return float(_norm(rest) / scale if scale > 0 else _norm(rest))
+
+
+def _norm(vector: Tensor) -> float:
+    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
 
 
 def _double(tensor: Tensor) -> Tensor:

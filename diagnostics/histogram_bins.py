@@ -77,6 +77,11 @@ class FloatFormat:
         return 2 * self.exponents_per_sign * PER_OCTAVE
 
     @cached_property
+    def direct_magnitudes(self) -> range:
+        """The codes of positive numbers that lead to bins, one after the other."""
+        return range(PER_OCTAVE, self.number_of_codes // 2 - PER_OCTAVE)
+
+    @cached_property
     def bins(self) -> Bins:
         """The bin of each code; 0 for the codes that do not lead to one."""
         codes = np.arange(self.number_of_codes, dtype=np.int64).reshape(2, -1)

@@ -15,6 +15,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -23,29 +26,51 @@ from .histogram_bins import INFINITY_BIN, NAN_BIN, Bins, Counts
 
 _MAGIC = b"GH"
 _VERSION = 1
+_START = _MAGIC + bytes([_VERSION])
 _HEADER = struct.Struct("<IB")
 _ESCAPE = 255
 _BEFORE_ALL = -INFINITY_BIN - 1
 _LONGEST_PAYLOAD = 2 << 20  # more than all the bins there are can need
 
 
-def encode(bins: Bins, counts: Counts) -> bytes:
-    """Returns counted bins as bytes that `decode` reads."""
-    number = len(bins)
-    numbers = np.empty(2 * number, dtype=np.int64)
-    numbers[:1] = bins[:1] - _BEFORE_ALL
-    np.subtract(bins[1:], bins[:-1], out=numbers[1:number])
-    numbers[number:] = counts
-    excesses = numbers[numbers >= _ESCAPE] - _ESCAPE
-    width = (int(excesses.max(initial=0)).bit_length() + 7) // 8
-    payload = (
-        _HEADER.pack(number, width)
-        + np.minimum(numbers, _ESCAPE).astype(np.uint8).tobytes()
-        + excesses.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :width].tobytes()
-    )
-    # Of repetitions, only runs of one byte are worth looking for; more costs time and gains none.
-    deflate = zlib.compressobj(strategy=zlib.Z_RLE)
-    return b"".join([_MAGIC, bytes([_VERSION]), deflate.compress(payload), deflate.flush()])
+def encode(counted: Sequence[tuple[Bins, Counts]]) -> list[bytes]:
+    """Returns the counted bins of each histogram as bytes that `decode` reads.
+
+    Of several, the numbers are put together at once: an array is so short that a call of numpy
+    takes longer than its work.
+    """
+    if not counted:
+        return []
+    limits = [0, *accumulate(len(bins) for bins, _ in counted)]
+    total = limits[-1]
+    # All distances, then all counts. A distance between two histograms means nothing.
+    numbers = np.zeros(2 * total, dtype=np.int64)
+    bins = np.concatenate([bins for bins, _ in counted])
+    np.subtract(bins[1:], bins[:-1], out=numbers[1:total])
+    np.concatenate([counts for _, counts in counted], out=numbers[total:])
+    escaped = np.flatnonzero(numbers >= _ESCAPE)
+    excesses = (numbers[escaped] - _ESCAPE).tolist()
+    places = escaped.tolist()
+    small = np.minimum(numbers, _ESCAPE).astype(np.uint8).tobytes()
+    encoded = []
+    for start, stop in pairwise(limits):
+        first = int(bins[start]) - _BEFORE_ALL if start < stop else 0
+        these = [first - _ESCAPE] * (first >= _ESCAPE)
+        for low, high in ((start + 1, stop), (total + start, total + stop)):
+            these += excesses[bisect_left(places, low) : bisect_left(places, high)]
+        width = (max(these, default=0).bit_length() + 7) // 8
+        payload = [
+            _HEADER.pack(stop - start, width),
+            bytes([min(first, _ESCAPE)])[: stop - start],
+            small[start + 1 : stop],
+            small[total + start : total + stop],
+            *[excess.to_bytes(width, "little") for excess in these],
+        ]
+        # Of repetitions, only runs of one byte are worth looking for; more costs time and gains
+        # none. The smallest window and little memory do for that, and have to be cleared first.
+        deflate = zlib.compressobj(wbits=9, memLevel=5, strategy=zlib.Z_RLE)
+        encoded.append(_START + deflate.compress(b"".join(payload)) + deflate.flush())
+    return encoded
 
 
 def decode(data: bytes | bytearray | memoryview) -> tuple[Bins, Counts]:
@@ -61,7 +86,7 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Bins, Counts]:
             f"formats up to {_VERSION}: update gradpath."
         )
     try:
-        if data[:3] != _MAGIC + bytes([_VERSION]):
+        if data[:3] != _START:
             raise ValueError("the first bytes are not those of a histogram")
         return _parse(_inflate(data[3:]))
     except (ValueError, struct.error, zlib.error) as error:

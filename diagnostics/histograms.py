@@ -10,7 +10,7 @@ histograms add up exactly, and every quantile is known to within 1/16 of its val
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
@@ -73,8 +73,8 @@ class GradientHistogram:
     counts: Int64[NDArray[np.int64], " bins"]
 
     def __post_init__(self) -> None:
-        self.bins.flags.writeable = False
-        self.counts.flags.writeable = False
+        self.bins.setflags(write=False)
+        self.counts.setflags(write=False)
 
     @classmethod
     def of(cls, tensor: Float[Tensor, "*shape"]) -> GradientHistogram:
@@ -103,7 +103,12 @@ class GradientHistogram:
 
     def to_bytes(self) -> bytes:
         """Returns the histogram as bytes: about 230 for a layer of 2,500 normal entries."""
-        return encode(self.bins, self.counts)
+        return encode([(self.bins, self.counts)])[0]
+
+    @staticmethod
+    def all_to_bytes(histograms: Iterable[GradientHistogram]) -> list[bytes]:
+        """Returns the bytes of each, which takes half the time of asking one by one."""
+        return encode([(histogram.bins, histogram.counts) for histogram in histograms])
 
     @property
     def count(self) -> int:

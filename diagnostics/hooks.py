@@ -20,6 +20,7 @@ registered anything, so a graph built since can carry no hook, and the search is
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import sysconfig
@@ -54,13 +55,14 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
     """Yields every node at and below `roots`, each once."""
     waiting = list(roots)
     seen = set(waiting)
+    take, wait, note = waiting.pop, waiting.append, seen.add  # a loop that every step runs
     while waiting:
-        node = waiting.pop()
+        node = take()
         yield node
         for child, _ in node.next_functions:
             if child is not None and child not in seen:
-                seen.add(child)
-                waiting.append(child)
+                note(child)
+                wait(child)
 
 
 def walk_below(ends: Iterable[Tensor | GradientEdge]) -> Iterator[Node]:
@@ -108,6 +110,39 @@ def unwatched_modules() -> Iterator[None]:
 def is_ours() -> bool:
     """Whether this is called, by the autograd engine or otherwise, from within a `quiet` block."""
     return bool(torch._C._is_key_in_tls(_MARK) and torch._C._get_obj_in_tls(_MARK))
+
+
+def follow_retain_grad() -> Callable[[], None]:
+    """Takes note of every call of `Tensor.retain_grad` from now on.
+
+    The search for tensors that retain their gradients is needed once then, not at each `quiet`.
+
+    Returns:
+        what puts `Tensor.retain_grad` back.
+    """
+    original = Tensor.retain_grad
+
+    @functools.wraps(original)
+    def retain_grad(self: Tensor) -> None:
+        original(self)
+        if not self.is_leaf:
+            _census.retaining.append(weakref.ref(self))
+
+    with _census.lock:
+        setattr(Tensor, "retain_grad", retain_grad)  # noqa: B010
+        found = instances_among(gc.get_objects(), Tensor)
+        _census.retaining = [weakref.ref(tensor) for tensor in found if tensor.retains_grad]
+        _census.follows_retain_grad = True
+
+    def stop() -> None:
+        with _census.lock:
+            # Where somebody has wrapped ours meanwhile, theirs stays.
+            if Tensor.retain_grad is retain_grad:
+                setattr(Tensor, "retain_grad", original)  # noqa: B010
+            _census.follows_retain_grad = False
+            _census.collections = -1
+
+    return stop
 
 
 def account_for(handle: RemovableHandle) -> None:
@@ -178,6 +213,7 @@ class _Census:
         self.collections = -1
         self.known: list[weakref.ref[Hooks]] = []
         self.retaining: list[weakref.ref[Tensor]] = []
+        self.follows_retain_grad = False  # whether each new one is noted in `retaining`
 
     def hooks_of(self, ends: Sequence[Tensor | GradientEdge]) -> list[Hooks]:
         """Returns the hook dictionaries of all tensors and nodes, those below `ends` for certain.
@@ -212,6 +248,10 @@ class _Census:
             return [tensor for tensor in tensors if tensor.grad_fn in below]
 
     def _retaining_tensors(self) -> list[Tensor]:
+        if self.follows_retain_grad:
+            living = [tensor for ref in self.retaining if (tensor := ref()) is not None]
+            self.retaining = [weakref.ref(tensor) for tensor in living]
+            return living
         collections = _collections()
         if _HAS_YOUNG_GENERATIONS and collections == self.collections:
             # Nothing has been moved to the oldest generation since it was last searched, so what

@@ -23,22 +23,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import ArgumentError
-from .gradients import TermGradients
 from .layout import ParameterLayout
 from .reductions import (
+    ALL as ALL,
     Entries,
     check_gradients,
     entries_by_layer,
-    gramian,
+    gramians,
     join,
     magnitude_maximum,
-    magnitude_mean,
-    norm,
+    names_of_terms,
     scaled_blocks,
-    spread,
 )
-
-ALL = "all"  # the name under which all entries that count stand beside the layers
+from .statistics import LayerStatistics, alignment_scores, gradient_statistics
 
 # More magnitudes than this are thinned out before two distributions are compared: sorting all of
 # 1e8 entries would take longer than a training step, and a random million of them fix the share
@@ -130,57 +127,30 @@ def imbalance(
         >>> imbalance(g, layout, matrices_only=True).max_to_mean[1, -1].item()  # 8 / 0.375
         21.333333333333332
     """
-    rows = check_gradients(grads, layout)
-    terms = grads.terms if isinstance(grads, TermGradients) else tuple(map(str, range(len(rows))))
-    row = _row_of(reference, grads)
+    every = gradient_statistics(grads, layout)
+    statistics: LayerStatistics = every.matrices if matrices_only else every
+    found = statistics.ratios(reference)
     groups = entries_by_layer(layout, matrices_only=matrices_only)
     if not groups:
         raise ArgumentError(
             "The model has no weight matrix: compare all its parameters with matrices_only=False."
         )
-    groups[ALL] = join(tuple(piece for entries in groups.values() for piece in entries))
-    columns = [_compare(rows, row, entries) for entries in groups.values()]
-    ratios = torch.stack(columns, dim=-1).cpu()
-    return Imbalance(terms, tuple(groups), terms[row], *ratios.unbind())
-
-
-def _row_of(reference: str | int, grads: Tensor) -> int:
-    if isinstance(reference, int):
-        if not 0 <= reference < len(grads):
-            raise ArgumentError(
-                f"There is no row {reference}; the gradients have rows 0 to {len(grads) - 1}."
-            )
-        return reference
-    if not isinstance(grads, TermGradients):
-        raise ArgumentError(
-            f"The reference {reference!r} is a name, but the gradients are a plain tensor without "
-            "names: give the number of its row, or TermGradients.of(gradients, names)."
-        )
-    if reference not in grads.terms:
-        raise ArgumentError(
-            f"There is no term {reference!r} to compare with; the terms are "
-            f"{', '.join(map(repr, grads.terms))}."
-        )
-    return grads.terms.index(reference)
-
-
-def _compare(
-    rows: Float[Tensor, "terms params"], reference: int, entries: Entries
-) -> Float[Tensor, "quantities terms"]:
-    largest = magnitude_maximum(rows, entries)
-    lengths = norm(rows, entries)
-    scatter = spread(rows, entries)
-    ratios = torch.stack(
-        [
-            largest[reference] / magnitude_mean(rows, entries),
-            lengths[reference] / lengths,
-            scatter.deviation[reference] / scatter.deviation,
-            scatter.kurtosis[reference] / scatter.kurtosis,
-            _distances(rows, reference, entries).to(largest.device),
-        ]
+    everything = join(tuple(piece for entries in groups.values() for piece in entries))
+    rows, row = grads.detach(), found.terms.index(found.reference)
+    columns = [_distances(rows, row, entries) for entries in (*groups.values(), everything)]
+    is_measured = torch.from_numpy(statistics.not_finite == 0)
+    distance = torch.where(is_measured & is_measured[row], torch.stack(columns, dim=-1), torch.nan)
+    max_to_mean, norm_ratio, std_ratio, kurtosis_ratio = torch.from_numpy(found.values)
+    return Imbalance(
+        found.terms,
+        found.layers,
+        found.reference,
+        max_to_mean,
+        norm_ratio,
+        std_ratio,
+        kurtosis_ratio,
+        distance,
     )
-    measured = largest.isfinite() & largest[reference].isfinite()
-    return torch.where(measured, ratios, torch.nan)
 
 
 def _distances(
@@ -243,8 +213,7 @@ def cosine_matrix(
                 [-0.7071, -0.7071,  1.0000]])
     """
     rows = check_gradients(grads, layout)
-    groups = _groups(rows, layout)
-    cosines = torch.stack([gramian(rows, entries).cosines for entries in groups.values()])
+    cosines = gramians(rows, _groups(rows, layout).values()).cosines
     cosines = cosines.to(rows.device, torch.promote_types(rows.dtype, torch.float32))
     return cosines[0] if layout is None else cosines
 
@@ -280,12 +249,9 @@ def alignment(
         0.0
     """
     rows = check_gradients(grads, layout)
-    # ||sum u_i||^2 is the sum of all cosines.
-    scores = [
-        (2 * gramian(rows, entries).cosines.mean() - 1).clamp(-1.0, 1.0)
-        for entries in _groups(rows, layout).values()
-    ]
-    return scores[0].item() if layout is None else torch.stack(scores)
+    cosines = gramians(rows, _groups(rows, layout).values()).cosines
+    scores = alignment_scores(cosines.cpu().numpy())
+    return float(scores[0]) if layout is None else torch.from_numpy(scores).to(cosines.device)
 
 
 @dataclass(frozen=True)
@@ -318,11 +284,11 @@ def conflict(
         (ConflictingPair(layer='all', first='0', second='1', cosine=-1.0),)
     """
     rows = check_gradients(grads, layout)
-    terms = grads.terms if isinstance(grads, TermGradients) else tuple(map(str, range(len(rows))))
+    terms = names_of_terms(grads)
     groups = _groups(rows, None) | ({} if layout is None else _groups(rows, layout))
     pairs = []
-    for layer, entries in groups.items():
-        cosines = gramian(rows, entries).cosines.tolist()
+    matrices = gramians(rows, groups.values()).cosines.tolist()
+    for layer, cosines in zip(groups, matrices, strict=True):
         for i, j in combinations(range(len(rows)), 2):
             if cosines[i][j] < 0:
                 pairs.append(ConflictingPair(layer, terms[i], terms[j], cosines[i][j]))
@@ -370,4 +336,6 @@ def cancellation(
 
 
 def _groups(rows: Tensor, layout: ParameterLayout | None) -> dict[str, Entries]:
-    return {ALL: (slice(0, rows.shape[1]),)} if layout is None else entries_by_layer(layout)
+    if layout is None:
+        return {ALL: (slice(0, rows.shape[1]),)}
+    return {layer: (entries,) for layer, entries in layout.slices.items()}

@@ -21,6 +21,9 @@ from torch.nn.parameter import is_lazy
 
 from .errors import LayoutError
 
+# Larger layouts are filled parameter by parameter, which keeps no vector of zeros.
+_MOST_ZEROS = 1 << 20
+
 Source = Module | Tensor | Mapping[str, "Module | Tensor"]
 
 
@@ -119,7 +122,7 @@ class ParameterLayout:
         """The widest real dtype among the parameters, that of the flat vector."""
         return reduce(torch.promote_types, (_real_dtype(p) for p in self.parameters))
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """The device of the first parameter, that of the flat vector."""
         return self.parameters[0].device
@@ -191,7 +194,16 @@ class ParameterLayout:
         Raises:
             LayoutError: the number of tensors or the shape of one does not fit.
         """
-        for slot, tensor in zip(self.slots, self._in_order(tensors), strict=True):
+        ordered = self._in_order(tensors)
+        if vector.dtype == self.dtype and vector.device == self.device and self._fit(ordered):
+            # The common case, in one operation instead of one a parameter.
+            pieces = [
+                self._zeros[slot.slice] if tensor is None else tensor.detach().reshape(-1)
+                for slot, tensor in zip(self.slots, ordered, strict=True)
+            ]
+            torch.cat(pieces, out=vector)
+            return
+        for slot, tensor in zip(self.slots, ordered, strict=True):
             place = vector[slot.slice]
             if tensor is None:
                 place.zero_()
@@ -261,6 +273,27 @@ class ParameterLayout:
                 f"{len(ordered)} tensors were given to a layout of {len(self.slots)} parameters."
             )
         return ordered
+
+    def _fit(self, tensors: Sequence[Tensor | None]) -> bool:
+        """Whether all tensors are dense, real where they should be, and like the vector."""
+        if self.size > _MOST_ZEROS:
+            return False
+        dtype, device, strided = self.dtype, self.device, torch.strided
+        for slot, tensor in zip(self.slots, tensors, strict=True):
+            if tensor is not None and (
+                tensor.shape != slot.shape
+                or tensor.dtype != dtype
+                or tensor.layout != strided
+                or tensor.device != device
+                or tensor.numel() != slot.slice.stop - slot.slice.start
+            ):
+                return False
+        return True
+
+    @cached_property
+    def _zeros(self) -> Tensor:
+        """What stands for parameters that a loss does not reach."""
+        return torch.zeros(self.size, dtype=self.dtype, device=self.device)
 
     def _listed(self) -> str:
         return ", ".join(repr(name) for name in self.layers)

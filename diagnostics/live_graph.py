@@ -9,7 +9,7 @@ becomes one sentence with the cause and the mend.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -30,7 +30,6 @@ def differentiate(
     *,
     create_graph: bool = False,
     batched: bool = False,
-    retain_graph: bool = True,
 ) -> tuple[Tensor | None, ...]:
     """Returns the gradient of sum_j <grad_outputs_j, outputs_j> with respect to each input.
 
@@ -44,7 +43,6 @@ def differentiate(
         create_graph: whether the result can be differentiated again.
         batched: whether each of grad_outputs has a leading dimension of several vectors, to be
             taken at once by `torch.vmap`; the results then have it as well.
-        retain_graph: whether the graph stays alive for another pass.
 
     Returns:
         One tensor an input; None where the outputs do not depend on it.
@@ -56,10 +54,7 @@ def differentiate(
     """
     if not inputs:
         return ()
-    if any(isinstance(tensor, Tensor) for tensor in inputs):
-        hiding = _hiding(outputs)
-        if hiding:
-            raise hiding
+    _refuse_hiding(outputs, inputs)
     with _unnoticed(outputs, inputs):
         # A tensor made under inference_mode cannot be saved for a second derivative; its copy can.
         seeds = [g.clone() if g.is_inference() else g for g in grad_outputs or ()]
@@ -68,11 +63,64 @@ def differentiate(
                 outputs,
                 inputs,
                 seeds or None,
-                retain_graph=retain_graph,
+                retain_graph=True,
                 create_graph=create_graph,
                 allow_unused=True,
                 is_grads_batched=batched,
             )
+
+
+def differentiate_each(
+    losses: Sequence[tuple[Sequence[GradientEdge], Sequence[Tensor]]],
+    inputs: Sequence[Tensor],
+    take: Callable[[int, Sequence[Tensor | None]], None],
+    *,
+    retain_graph: bool = True,
+) -> None:
+    """Gives the gradient of each of several losses to `take`, as `differentiate` would return it.
+
+    Keeping the graph's owner from noticing takes as long as the backward pass of a small network,
+    and is done once for all of them here.
+
+    Args:
+        losses: for each, edges of the graph and one tensor an edge; none where it has no graph.
+        inputs: tensors below them.
+        take: called with the number of each loss and its gradient, before the next one is taken.
+        retain_graph: whether the graph stays alive; without, the last loss that has one uses it up.
+
+    Raises:
+        GraphError: as `differentiate`.
+        NotTwiceDifferentiableError: as `differentiate`.
+    """
+    edges = [edge for outputs, _ in losses for edge in outputs]
+    nothing: tuple[Tensor | None, ...] = (None,) * len(inputs)
+    if not edges or not inputs:
+        for index in range(len(losses)):
+            take(index, nothing)
+        return
+    _refuse_hiding(edges, inputs)
+    last = max(index for index, (outputs, _) in enumerate(losses) if outputs)
+    with _unnoticed(edges, inputs), torch.set_grad_enabled(False), _translated():
+        for index, (outputs, seeds) in enumerate(losses):
+            found = nothing
+            if outputs:
+                found = torch.autograd.grad(
+                    outputs,
+                    inputs,
+                    seeds,
+                    retain_graph=retain_graph or index != last,
+                    allow_unused=True,
+                )
+            take(index, found)
+
+
+def _refuse_hiding(
+    outputs: Sequence[Tensor | GradientEdge], inputs: Sequence[Tensor | GradientEdge]
+) -> None:
+    if any(isinstance(tensor, Tensor) for tensor in inputs):
+        hiding = _hiding(outputs)
+        if hiding:
+            raise hiding
 
 
 def refuse_wrong_derivatives(outputs: Sequence[Tensor | GradientEdge]) -> None:
@@ -215,12 +263,17 @@ def _hiding(outputs: Sequence[Tensor | GradientEdge]) -> NotTwiceDifferentiableE
     @once_differentiable cuts off leads nowhere. `backward()` meets such a node; the engine passes
     it by when it is asked for the gradient of parameters alone.
     """
+    usual: set[type] = set()
     for node in walk_below(outputs):
+        kind = type(node)
+        if kind in usual:
+            continue
         # By name: DeepSpeed and Megatron have checkpoints of their own, of PyTorch's name.
-        if type(node).__name__ == "CheckpointFunctionBackward":
+        if kind.__name__ == "CheckpointFunctionBackward":
             return NotTwiceDifferentiableError(_REENTRANT)
-        if type(node).__name__ == "Error":
+        if kind.__name__ == "Error":
             return _told_by(node)
+        usual.add(kind)
     return None
 
 

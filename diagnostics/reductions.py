@@ -11,14 +11,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import ArgumentError, LayoutError
+from .gradients import TermGradients
 from .layout import ParameterLayout
 
+ALL = "all"  # the name under which all entries that count stand beside the layers
+
 BLOCK = 1 << 18  # columns converted at a time: 2 MB a term
+
+# The squares of all entries that count in a row whose norm is between these are normal numbers.
+_LEAST_NORM, _LARGEST_NORM = 1e-120, 1e120
 
 Entries = tuple[slice, ...]
 """Disjoint slices of the flat parameter vector, in order."""
@@ -42,6 +50,13 @@ def check_gradients(gradients: Tensor, layout: ParameterLayout | None = None) ->
             "parameters."
         )
     return gradients.detach()
+
+
+def names_of_terms(gradients: Tensor) -> tuple[str, ...]:
+    """Returns the name of each row; of a plain tensor, whose rows have none, their numbers."""
+    if isinstance(gradients, TermGradients):
+        return gradients.terms
+    return tuple(map(str, range(len(gradients))))
 
 
 def entries_by_layer(
@@ -96,7 +111,7 @@ def magnitude_maximum(
     largest = torch.stack(
         [torch.linalg.vector_norm(rows[:, piece], ord=torch.inf, dim=1) for piece in entries]
     )
-    largest = _as_double(largest).amax(0)
+    largest = as_double(largest).amax(0)
     return torch.where(largest.isfinite(), largest, torch.nan)
 
 
@@ -147,12 +162,49 @@ def spread(rows: Float[Tensor, "terms params"], entries: Entries) -> Spread:
 class Gramian:
     """Lengths of and angles between the rows (float64)."""
 
-    norms: Float[Tensor, " terms"]
-    cosines: Float[Tensor, "terms terms"]  # NaN in the rows and columns of a zero row
+    norms: Float[Tensor, "*groups terms"]
+    cosines: Float[Tensor, "*groups terms terms"]  # NaN in the rows and columns of a zero row
 
 
 def gramian(rows: Float[Tensor, "terms params"], entries: Entries) -> Gramian:
     """Returns norms and cosines of the rows, which together are the matrix of inner products."""
+    only = gramians(rows, [entries])
+    return Gramian(only.norms[0], only.cosines[0])
+
+
+def gramians(rows: Float[Tensor, "terms params"], groups: Collection[Entries]) -> Gramian:
+    """Returns norms and cosines of the rows over each of several groups of entries."""
+    if rows.is_cpu and rows.shape[1] <= BLOCK:
+        return _gramians_of_few(rows, groups)
+    each = [_gramian_of_blocks(rows, entries) for entries in groups]
+    norms, cosines = [one.norms for one in each], [one.cosines for one in each]
+    return Gramian(torch.stack(norms), torch.stack(cosines))
+
+
+def _gramians_of_few(rows: Tensor, groups: Collection[Entries]) -> Gramian:
+    """Computes small products with numpy, whose calls take no longer than the products do."""
+    double = as_numpy(rows)
+    products = np.zeros((len(groups), len(rows), len(rows)))
+    with np.errstate(all="ignore"):
+        for total, entries in zip(products, groups, strict=True):
+            for piece in entries:
+                total += double[:, piece] @ double[:, piece].T
+        norms = np.sqrt(products.diagonal(axis1=1, axis2=2))
+        np.putmask(norms, norms == np.inf, np.nan)
+        products /= norms[:, :, None]
+        products /= norms[:, None]
+    np.maximum(np.minimum(products, 1.0, out=products), -1.0, out=products)
+    found = Gramian(torch.from_numpy(norms), torch.from_numpy(products))
+    if rows.dtype == torch.float64:  # the one dtype with numbers whose squares it cannot hold
+        fits = (norms > _LEAST_NORM) & (norms < _LARGEST_NORM)
+        for index, entries in enumerate(groups):
+            if not fits[index].all():
+                exact = _gramian_of_blocks(rows, entries)
+                found.norms[index], found.cosines[index] = exact.norms, exact.cosines
+    return found
+
+
+def _gramian_of_blocks(rows: Tensor, entries: Entries) -> Gramian:
     scale = magnitude_maximum(rows, entries)
     products = sum_of_blocks(block @ block.T for block in scaled_blocks(rows, entries, scale))
     lengths = products.diagonal().sqrt()
@@ -167,7 +219,7 @@ def scaled_blocks(
     divisor = torch.where(scale == 0, 1.0, scale)[:, None]
     for piece in entries:
         for start in range(piece.start, piece.stop, BLOCK):
-            yield _as_double(rows[:, start : min(start + BLOCK, piece.stop)]) / divisor
+            yield as_double(rows[:, start : min(start + BLOCK, piece.stop)]) / divisor
 
 
 def sum_of_blocks(parts: Iterator[Tensor]) -> Tensor:
@@ -178,7 +230,15 @@ def sum_of_blocks(parts: Iterator[Tensor]) -> Tensor:
     return total
 
 
-def _as_double(values: Tensor) -> Tensor:
+def as_double(values: Tensor) -> Tensor:
+    """Returns the values as float64, where they are if that is possible."""
     # Apple's GPUs know no float64.
     device = "cpu" if values.device.type == "mps" else values.device
     return values.to(device, torch.float64)
+
+
+def as_numpy(rows: Tensor) -> NDArray[np.float64]:
+    """Returns a matrix on the CPU as float64, for reading only: it may be the same memory."""
+    if rows.dtype == torch.bfloat16:  # which numpy does not know
+        rows = rows.float()
+    return rows.resolve_neg().numpy().astype(np.float64, copy=False)

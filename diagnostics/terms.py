@@ -169,7 +169,8 @@ def _as_term(name: str, loss: Tensor) -> Term:
         raise ArgumentError(
             f"The loss {name!r} ({kind}) is no term: give a real tensor of at least one entry."
         )
-    value = float(loss.detach().cpu().double().mean())
+    detached = loss.detach()
+    value = float(detached if loss.numel() == 1 else detached.cpu().double().mean())
     edges: tuple[GradientEdge, ...] = ()
     seeds: tuple[Tensor, ...] = ()
     if loss.requires_grad:

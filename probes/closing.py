@@ -16,6 +16,7 @@ from .records import (
     Finding,
     Record,
     Scalar,
+    ScalarTable,
 )
 from .snapshot import TOTAL, Snapshot
 
@@ -89,6 +90,8 @@ def _once(records: Iterable[Record]) -> list[Record]:
             kept["cost", record.instrument] = Cost(record.instrument, seconds)
         elif isinstance(record, Event | Finding):
             kept[number] = record
+        elif isinstance(record, ScalarTable):
+            kept.setdefault((record.names, record.terms, record.layers, record.batch), record)
         else:
             end = record.end if isinstance(record, EigenvalueRecord) else ""
             key = (type(record), record.name, record.term, record.layer, record.batch, end)

@@ -18,7 +18,8 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode, _len_torch_function_stack, _pop_mode, _push_mode
+from torch._C import _len_torch_function_stack
+from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 from torch.utils._device import DeviceContext
 
 from ..diagnostics.instances import alive
@@ -79,9 +80,7 @@ class _Recording(ForwardRecording):
 
     is_over = False
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.is_over:
             return func(*args, **(kwargs or {}))
         return super().__torch_function__(func, types, args, kwargs)

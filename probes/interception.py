@@ -2,10 +2,11 @@
 
 Whatever computes gradients into `.grad` calls `Tensor.backward` or `torch.autograd.backward`. While
 somebody observes, functions of ours stand in their places and call the originals; the one calls the
-other, directly or through a mode such as a default device, so only the outermost call counts. Steps come from PyTorch's global hooks of optimizers. A new group of parameters
-passes through `Optimizer.add_param_group`, also when an optimizer is made, which spares the search
-for new optimizers at every step. Calls of `torch.autograd.grad` are looked at only to find TorchJD,
-which takes its Jacobians with it, and to tell a user whose loop has no `backward()` at all.
+other, directly or through a mode such as a default device, so only the outermost call counts. Steps
+come from PyTorch's global hooks of optimizers. A new group of parameters passes through
+`Optimizer.add_param_group`, also when an optimizer is made, which spares the search for new ones at
+every step. Calls of `torch.autograd.grad` are looked at only to find TorchJD, which takes its
+Jacobians with it, and to tell a user whose loop has no `backward()` at all.
 
 When the last observer has gone, the originals stand where they stood.
 """
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd.graph import GradientEdge
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -30,7 +32,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from ..diagnostics.hooks import account_for, is_ours
+from ..diagnostics.hooks import account_for, follow_retain_grad, is_ours
 
 Root = Tensor | GradientEdge
 
@@ -114,15 +116,17 @@ def unobserved() -> Iterator[None]:
 
 
 def _install() -> None:
+    _undo.append(follow_retain_grad())
     _replace(Tensor, "backward", _observed_method)
     _replace(torch.autograd, "backward", _observed_backward)
     _replace(torch.autograd, "grad", _observed_grad)
     _replace(Optimizer, "add_param_group", _observed_add_param_group)
-    for register, hook in (
-        (register_optimizer_step_pre_hook, _before_step),
-        (register_optimizer_step_post_hook, _after_step),
+    # PyTorch takes what the first of them returns for the arguments of the step.
+    before: Any = _before_step
+    for handle in (
+        register_optimizer_step_pre_hook(before),
+        register_optimizer_step_post_hook(_after_step),
     ):
-        handle = register(hook)
         account_for(handle)
         _undo.append(handle.remove)
 
@@ -225,8 +229,10 @@ def _observed_grad(original: Callable[..., Any]) -> Callable[..., Any]:
             if getattr(_thread, "autojac", None) != key:
                 # Its first gradient; the others belong to the same pass.
                 _thread.autojac = key
-                _tell("before_backward", call)
-                _tell("after_backward", call)
+                # It is called within a vmap, under which nothing could be measured.
+                with temporarily_clear_interpreter_stack():
+                    _tell("before_backward", call)
+                    _tell("after_backward", call)
         elif _is_of_leaves(args[1] if len(args) > 1 else kwargs.get("inputs")):
             _tell("gradient_taken")
         return original(*args, **kwargs)
@@ -295,18 +301,26 @@ def _is_of_leaves(inputs: Any) -> bool:
     return isinstance(first, torch.nn.Parameter)
 
 
+_AUTOJAC = "torchjd.autojac"
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
 def _call_of_autojac(frame: FrameType | None) -> BackwardCall | None:
     """Returns the call of TorchJD's `autojac` that a gradient is taken for; None for any other.
 
     Its functions may be bound to names of the user's before anybody observes, so they are found by
     their frames and by the names of their arguments, which are public.
     """
-    package = "torchjd.autojac"
-    if not str(frame and frame.f_globals.get("__name__", "")).startswith(package):
+    if frame is None or not _module_of(frame).startswith(_AUTOJAC):
         return None
     found = None
-    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith(package):
-        if frame.f_code.co_name in ("backward", "mtl_backward"):
+    # Those of PyTorch lie between, as of vmap.
+    while frame is not None and _module_of(frame).partition(".")[0] in ("torch", "torchjd"):
+        is_entry = frame.f_code.co_name in ("backward", "mtl_backward")
+        if is_entry and _module_of(frame).startswith(_AUTOJAC):
             found = frame
         frame = frame.f_back
     if found is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..diagnostics.errors import ArgumentError, GradpathError
-from ..diagnostics.gradients import term_gradients
+from ..diagnostics.gradients import mismatch, term_gradients
 from ..diagnostics.operators import SymmetricOperator
 from ..diagnostics.rules import Observation, Weighting, WeightingRule
 from ..diagnostics.stability import OptimizerStability
@@ -19,12 +20,11 @@ from .interception import unobserved
 from .models import leaves_below
 from .parts import Part
 from .passes import flat, gradients_of, pass_of_losses, pass_of_values
+from .self_check import SelfCheck
 from .stepping import Stepping
 
-if TYPE_CHECKING:
-    from .probe import _Guarded
-
 Losses = Mapping[str, Tensor]
+Guard = Callable[[], AbstractContextManager[None]]
 Weights = Mapping[str, float] | WeightingRule | Weighting | str | None
 
 
@@ -36,10 +36,10 @@ class Manual:
         self._rules: dict[int | str, Weighting] = {}
         self._next_step = 0
 
-    def watch(self, losses: dict[str, Tensor], total: Tensor | None, attached: bool) -> None:
+    def watch(self, losses: dict[str, Tensor], total: Tensor | None) -> None:
         """Measures named terms; without a total, an attached probe does at the next backward."""
         stepping = self._stepping
-        if total is None and attached:
+        if total is None and stepping.is_attached:
             stepping.thread.watched.update(losses)
             return
         stepping.begin_pass()
@@ -53,18 +53,18 @@ class Manual:
                 return
             step.add(one)
             overhead.append(step)
-            if attached and total is not None:
+            if total is not None:
                 # The backward pass that follows is this one.
                 stepping.thread.measured = total.grad_fn, step, one
 
-    def backward(self, losses: dict[str, Tensor], weights: Weights, observer: _Guarded) -> float:
+    def backward(self, losses: dict[str, Tensor], weights: Weights, guarded: Guard) -> float:
         """Differentiates the terms one by one, and lets their weighted sum flow into `.grad`."""
         stepping = self._stepping
         numbers = weights if isinstance(weights, Mapping) else None
         one = pass_of_losses(losses, numbers, None)
         rule = None if weights is None or numbers is not None else self._rule(weights)
         part: Part | None = None
-        with observer.guarded():
+        with guarded():
             stepping.begin_pass()
             part = stepping.registry.find(one, lambda: leaves_below(losses.values()))
         if part is None:
@@ -74,11 +74,12 @@ class Manual:
             )
         layout = part.layout
         step = None
-        with observer.guarded():
+        with guarded():
             step = None if stepping.is_trial else stepping.begin(one, part)
             if step is not None:
                 stepping.measure_graph(step, one)
-        rows = term_gradients(one.terms, layout, retain_graph=False)
+        keeps = step is not None and bool(wants(step.due, "step"))
+        rows = term_gradients(one.terms, layout, retain_graph=keeps)
         if step is not None or rule is not None:
             rows = stepping.registry.replicas_of(part).mean_of_rows(rows)
         if rule is not None:
@@ -88,9 +89,11 @@ class Manual:
             [term.weight for term in one.terms], dtype=layout.dtype, device=layout.device
         )
         total = factors @ rows.as_subclass(Tensor)
+        check = None
         if step is not None:
             one.gradients = rows
             step.add(one)
+            check = SelfCheck(step, one, stepping.registry.replicas_of(part))
         # As a backward pass of the leaves alone: hooks, DistributedDataParallel and what was
         # accumulated before see what loss.backward() would have shown them.
         parts = layout.unflatten(total)
@@ -98,6 +101,11 @@ class Manual:
             torch.autograd.backward(
                 list(layout.parameters), [parts[slot.name] for slot in layout.slots]
             )
+        if check is not None and step is not None:
+            with guarded():
+                check.compare()
+                if not keeps:
+                    step.release_graphs()
         assert one.loss is not None
         return one.loss
 
@@ -110,6 +118,7 @@ class Manual:
         hessian: Any,
         learning_rate: float | None,
         stability: OptimizerStability | None,
+        gradient: Any,
         update: Any,
     ) -> bool:
         """Records a step from given values; returns whether anything was due."""
@@ -125,11 +134,14 @@ class Manual:
         step.given_learning_rate = learning_rate
         step.given_stability = stability
         if update is not None:
-            step.given_update = lambda: flat(update() if callable(update) else update, part.layout)
+            step.given_update = lambda: flat(_value(update), part.layout)
         if gradients is not None and wants(due, "gradients", "update"):
             try:
-                given = gradients() if callable(gradients) else gradients
-                one.gradients = gradients_of(given, [t.name for t in one.terms], part.layout)
+                one.gradients = gradients_of(_value(gradients), one.names, part.layout)
+                if gradient is not None:
+                    total = flat(_value(gradient), part.layout)
+                    factors = [term.weight for term in one.terms]
+                    step.self_check = mismatch(one.gradients, factors, total)
             except GradpathError as error:
                 if stepping.bench.strict:
                     raise
@@ -154,6 +166,11 @@ class Manual:
                     'a weighting rule, or the name of one, such as "siam".'
                 )
         return self._rules[key]
+
+
+def _value(given: Any) -> Any:
+    """Returns what was given, or what a function that was given returns."""
+    return given() if callable(given) else given
 
 
 def _operators(hessian: Any) -> dict[str, SymmetricOperator | Callable[[], SymmetricOperator]]:

@@ -64,8 +64,8 @@ class Optimizers:
             for optimizer in alive(Optimizer):
                 self.add(optimizer)
         ids = set(map(id, leaves))
-        living = [optimizer for ref in self._known if (optimizer := ref()) is not None]
-        return [optimizer for optimizer in living if not ids.isdisjoint(owned(optimizer))]
+        living = [each for ref in self._known if (each := ref()) is not None]
+        return [each for each in living if not ids.isdisjoint(owned(each))]
 
 
 def owned(optimizer: Optimizer) -> set[int]:
@@ -117,7 +117,8 @@ def named_models(model: Model) -> dict[str, nn.Module]:
     if isinstance(model, Mapping):
         named = dict(model)
     else:
-        named = {str(position): each for position, each in enumerate(model)}
+        members = list(model) if isinstance(model, list | tuple) else []
+        named = {str(position): each for position, each in enumerate(members)}
     if not named or not all(isinstance(each, nn.Module) for each in named.values()):
         raise LayoutError(
             "A probe watches a module, or several as a list or a dictionary with their names: "
@@ -243,13 +244,21 @@ def _children(module: nn.Module) -> list[nn.Module]:
 
 
 def variables_with(modules: Sequence[nn.Module], frame: FrameType | None) -> dict[int, str]:
-    """Returns the name of the innermost variable that each module is in."""
+    """Returns the name of the innermost variable, or place in one, that each module is in."""
     wanted = set(map(id, modules))
     names: dict[int, str] = {}
     for user_frame in user_frames(frame):
         for name, value in (*variables_of(user_frame), *list(user_frame.f_globals.items())):
-            if id(value) in wanted and name != "self":
-                names.setdefault(id(value), name)
+            if name == "self":
+                continue
+            found = {name: value}
+            if type(value) is dict:
+                found = {key: each for key, each in value.items() if isinstance(key, str)}
+            elif type(value) in (list, tuple):
+                found = {f"{name}[{place}]": each for place, each in enumerate(value)}
+            for label, each in found.items():
+                if id(each) in wanted:
+                    names.setdefault(id(each), label)
     return names
 
 

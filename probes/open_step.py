@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..diagnostics.gradients import TermGradients
-from ..diagnostics.hooks import walk_below
 from ..diagnostics.layout import ParameterLayout
 from ..diagnostics.stability import OptimizerStability
 from .instruments.base import Instrument
@@ -69,12 +68,6 @@ class OpenStep:
         """Whether all that move its parameters have stepped."""
         moved = set().union(*map(owned, self.stepped))
         return moved.issuperset(map(id, self.layout.parameters))
-
-    @property
-    def has_compiled_graph(self) -> bool:
-        """Whether a part of a graph is compiled code, which can often run backwards only once."""
-        edges = [edge for one in self.passes.values() for term in one.terms for edge in term.edges]
-        return any(type(node).__name__.startswith("Compiled") for node in walk_below(edges))
 
     def release_graphs(self, *, of_fixed: bool = True) -> None:
         """Lets go of the graphs of its passes."""

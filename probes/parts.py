@@ -59,7 +59,8 @@ class Part:
     counts_passes: bool = False
     has_passed: bool = False
     is_guess: bool = True
-    follow_up: tuple[int, dict[str, float]] | None = None
+    follow_up: tuple[int, dict[str, float | None]] | None = None
+    _ids: tuple[ParameterLayout, set[int]] | None = None
     _optimizers: list[weakref.ref[Optimizer]] = field(default_factory=list)
 
     @property
@@ -74,7 +75,9 @@ class Part:
     @property
     def parameter_ids(self) -> set[int]:
         """The ids of its parameters."""
-        return set(map(id, self.layout.parameters))
+        if self._ids is None or self._ids[0] is not self.layout:
+            self._ids = self.layout, set(map(id, self.layout.parameters))
+        return self._ids[1]
 
     def count_step(self) -> None:
         """Counts a step, once between two backward passes."""
@@ -102,6 +105,7 @@ class Parts:
     def find(
         self,
         key: Key,
+        reaches: Callable[[set[int]], bool],
         leaves: Callable[[], Sequence[Tensor]],
         frame: FrameType | None,
         look_again: bool,
@@ -110,6 +114,7 @@ class Parts:
 
         Args:
             key: the identities of its terms.
+            reaches: says whether its graph reaches any of some parameters, given by their ids.
             leaves: returns the leaves of its graph; finding them takes as long as a small network.
             frame: where names are looked for.
             look_again: whether there may be new parameters.
@@ -121,16 +126,11 @@ class Parts:
             LayoutError: nobody trains what the loss reaches.
         """
         part = self._learned.get(key)
-        if (
-            part is not None
-            and len(self.all) == 1
-            and not look_again
-            and signature(part.models) == part.signature
-        ):
+        if part is not None and not reaches(part.parameter_ids):
+            part = None  # another model, with terms of the same names
+        if part is not None and not look_again and signature(part.models) == part.signature:
             return part
         reached = leaves()
-        if part is not None and part.parameter_ids.isdisjoint(map(id, reached)):
-            part = None  # another model, with terms of the same names
         if self._models and not self._reaches_models(reached):
             return None
         owners = self._owners(reached)

@@ -106,7 +106,7 @@ def pass_of_values(
     """Returns the pass of a step that functional code has computed."""
     factors = dict(weights or {})
     terms = tuple(
-        Term(name, float(factors.get(name, 1.0)), float(value), name, None, (), ())
+        Term(name, float(factors.get(name, 1.0)), _number(value), name, None, (), ())
         for name, value in losses.items()
     )
     loss = math.fsum(term.weight * term.value for term in terms if term.value is not None)
@@ -163,6 +163,10 @@ def _apart(terms: Sequence[Term], renamed: Mapping[str, str]) -> tuple[Term, ...
         name = _numbered(renamed.get(term.name, term.name), names)
         apart.append(replace(term, name=name, identity=_numbered(term.identity, identities)))
     return tuple(apart)
+
+
+def _number(value: float | Tensor) -> float:
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)
 
 
 def _numbered(base: str, taken: set[str]) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..diagnostics.rules import Weighting, WeightingRule
@@ -103,7 +103,6 @@ class Probe:
         self._stepping = Stepping(models, optimizer, self._bench, self._recorder, dict(terms or {}))
         self._manual = Manual(self._stepping)
         self._strict = strict
-        self._is_attached = False
         self._observer: _Guarded | None = None
         if model is not None:
             self._recorder.open()
@@ -112,6 +111,11 @@ class Probe:
     def run(self) -> str:
         """The folder of the run."""
         return str(self._recorder.folder)
+
+    @property
+    def models(self) -> Mapping[str, nn.Module]:
+        """The models that are watched, by the prefixes of their layers; empty: all there are."""
+        return self._stepping.models
 
     @property
     def step(self) -> int:
@@ -130,8 +134,8 @@ class Probe:
 
     def attach(self) -> Probe:
         """Begins to see every backward pass; returns the probe."""
-        if not self._is_attached:
-            self._is_attached = True
+        if not self._stepping.is_attached:
+            self._stepping.is_attached = True
             self._observe()
             self._stepping.forward.watch_compiler()
             self._stepping.forward.begin()
@@ -174,7 +178,7 @@ class Probe:
         """
         observer = self._observe()
         with observer.guarded():
-            self._manual.watch(dict(losses), total, self._is_attached)
+            self._manual.watch(dict(losses), total)
 
     def backward(
         self,
@@ -199,7 +203,8 @@ class Probe:
             ArgumentError: a loss is none, or weights are given for a term that is not there.
             GraphError: a loss has no live graph.
         """
-        return self._manual.backward(dict(losses), weights, self._observe())
+        observer = self._observe()
+        return self._manual.backward(dict(losses), weights, observer.guarded)
 
     def record(
         self,
@@ -211,6 +216,7 @@ class Probe:
         hessian: Any = None,
         learning_rate: float | None = None,
         stability: OptimizerStability | None = None,
+        gradient: Any = None,
         update: Any = None,
     ) -> bool:
         """Records a step that functional code has taken, without any `backward()`.
@@ -227,6 +233,8 @@ class Probe:
                 is the weighted sum where it is left out.
             learning_rate: of the step.
             stability: the limit of the optimizer in its present state.
+            gradient: what the step was taken with, flat or by parameter name, or a function; for
+                the check that the terms add up to it.
             update: parameters after the step minus before, flat or by name; or a function.
 
         Returns:
@@ -240,7 +248,15 @@ class Probe:
         recorded = False
         with observer.guarded():
             recorded = self._manual.record(
-                losses, step, weights, gradients, hessian, learning_rate, stability, update
+                losses,
+                step,
+                weights,
+                gradients,
+                hessian,
+                learning_rate,
+                stability,
+                gradient,
+                update,
             )
         return recorded
 
@@ -258,10 +274,9 @@ class Probe:
     def _observe(self) -> _Guarded:
         """Begins to be told of steps, until `detach` or the end of the process."""
         if self._observer is None:
-            self._observer = _Guarded(self._stepping, self._recorder, self._strict, self)
+            self._observer = _Guarded(self._stepping, self._recorder, self._strict)
             interception.observe(self._observer)
             _unfinished.add(self)
-        self._observer.sees_passes = self._is_attached
         return self._observer
 
     def _end(self, error: BaseException | None) -> None:
@@ -271,7 +286,7 @@ class Probe:
             return
         interception.release(observer)
         _unfinished.discard(self)
-        self._is_attached = False
+        self._stepping.is_attached = False
         self._stepping.forward.end()
         self._stepping.forward.unwatch_compiler()
         with observer.guarded():
@@ -288,7 +303,7 @@ class Probe:
             "so tell the probe its terms with probe.watch({...}, total=loss)."
         )
         warnings.warn(f"gradpath: {reason}", ProbeWarning, stacklevel=4)
-        stepping.note_missing(reason)
+        stepping.registry.note_missing(reason)
 
 
 class _Guarded:
@@ -300,16 +315,16 @@ class _Guarded:
         strict: whether its errors are raised.
     """
 
-    def __init__(self, stepping: Stepping, recorder: Recorder, strict: bool, probe: Probe) -> None:
-        self.sees_passes = False
+    def __init__(self, stepping: Stepping, recorder: Recorder, strict: bool) -> None:
         self._stepping = stepping
         self._recorder = recorder
         self._strict = strict
-        self._probe = weakref.ref(probe)
+        self._turn = threading.RLock()  # several threads may train
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
         """Keeps errors of the block from the training, unless the probe is strict."""
+        self._turn.acquire()
         begun = time.perf_counter()
         try:
             yield
@@ -322,12 +337,13 @@ class _Guarded:
             self._recorder.give_up(text)
         finally:
             self._stepping.bench.timer.measuring += time.perf_counter() - begun
+            self._turn.release()
 
     def __getattr__(self, event: str) -> Callable[..., None]:
         method = getattr(self._stepping, event)
 
         def told(*args: Any) -> None:
-            if not self._recorder.is_on or (event in _OF_PASSES and not self.sees_passes):
+            if not self._recorder.is_on:
                 return
             with self.guarded():
                 method(*args)
@@ -335,8 +351,6 @@ class _Guarded:
         self.__dict__[event] = told
         return told
 
-
-_OF_PASSES = frozenset(["before_backward", "after_backward", "gradient_taken"])
 
 # Probes that nobody has detached; they end with the process.
 _unfinished: set[Probe] = set()

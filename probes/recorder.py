@@ -46,8 +46,12 @@ class Recorder:
         Raises:
             StoreError: it cannot be written.
         """
-        if self._writer is None and _writes():
+        if self._writer is None and writes():
             self._writer = RunWriter(self.folder, metadata=self._described, resume=self._resume)
+
+    def begin(self) -> None:
+        """Opens the run if that is still to be done, as soon as there is something to record."""
+        self._try(lambda writer: None)
 
     def last_step(self, part: str) -> int | None:
         """Returns the latest step that is in the run; None where there is none."""
@@ -107,7 +111,7 @@ class Recorder:
             self.give_up(failure)
 
     def _try(self, work: Any) -> bool:
-        if not self.is_on or not _writes():
+        if not self.is_on or not writes():
             return False
         try:
             self.open()
@@ -129,9 +133,9 @@ class Recorder:
         )
 
 
-def _writes() -> bool:
+def writes() -> bool:
     """Whether this process is the one that writes, of those of a distributed training."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank() == 0
-    # Before they have met; torchrun says who is who.
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+    # Before they have met; torchrun, for one, says who is who.
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"

@@ -8,11 +8,14 @@ which layer of the network ("" likewise, "all" for the whole). `batch` says on w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
+
+from ..diagnostics.errors import ArgumentError
 
 TRAINING_BATCH = "training"
 
@@ -53,6 +56,39 @@ class Scalar:
     term: str = ""
     layer: str = ""
     batch: str = TRAINING_BATCH
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarTable:
+    """A number for each of some names, of some terms, in some layers: as many `Scalar`s.
+
+    It is read like them, and costs a fraction of their time: all tables of a step are one row of
+    the database, and what their numbers are called is stored once. Without terms or layers, the
+    numbers belong to none.
+
+    Raises:
+        ArgumentError: the values have another shape.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[Any]  # (names, terms, layers); float32 is stored as such, others as float64
+    terms: tuple[str, ...] = ("",)
+    layers: tuple[str, ...] = ("",)
+    batch: str = TRAINING_BATCH
+
+    def __post_init__(self) -> None:
+        shape = (len(self.names), len(self.terms), len(self.layers))
+        if self.values.shape != shape:
+            raise ArgumentError(
+                f"A table of shape {tuple(self.values.shape)} was given for {shape[0]} names, "
+                f"{shape[1]} terms and {shape[2]} layers; it must have a number for each of them."
+            )
+
+    def scalars(self) -> Iterator[Scalar]:
+        """Yields its numbers one by one."""
+        columns = product(self.names, self.terms, self.layers)
+        for (name, term, layer), value in zip(columns, self.values.reshape(-1), strict=True):
+            yield Scalar(name, float(value), term, layer, self.batch)
 
 
 @dataclass(frozen=True)
@@ -119,4 +155,4 @@ class Finding:
     source: str = ""
 
 
-Record = Scalar | HistogramRecord | EigenvalueRecord | Field | Cost | Event | Finding
+Record = Scalar | ScalarTable | HistogramRecord | EigenvalueRecord | Field | Cost | Event | Finding

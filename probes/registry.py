@@ -59,7 +59,7 @@ class Registry:
         frame = sys._getframe(1)
         known = len(self.parts.all)
         try:
-            part = self.parts.find(one.key, leaves, frame, self.look_again)
+            part = self.parts.find(one.key, one.reaches, leaves, frame, self.look_again)
         except GradpathError as error:
             self.note_missing(str(error))
             return None
@@ -113,6 +113,7 @@ class Registry:
             self._recorder.describe(torch_seed=torch.initial_seed(), **about)
 
     def _introduce(self, part: Part, one: Pass, frame: FrameType | None) -> None:
+        self._recorder.begin()
         self.replicas_of(part)
         self._name_apart(frame)
         self._continue_number(part)

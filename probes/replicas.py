@@ -72,7 +72,7 @@ class Replicas:
         if self.count == 1 or not values:
             return values
         numbers = torch.tensor(values, dtype=torch.float64, device=self._device)
-        return self.mean(numbers).tolist()  # type: ignore[no-any-return]
+        return self.mean(numbers).tolist()
 
     def agree(self, decision: bool) -> bool:
         """Returns what the writing process has decided."""

@@ -21,11 +21,14 @@ from typing import Any
 from ..diagnostics.errors import ArgumentError
 from .errors import StoreError, explained
 from .forking import give_up_in_children
-from .lock import LOCK, WriterLock
+from .lock import WriterLock
 from .records import Event, Finding, Record
-from .rows import Rows, Series, known_series
+from .revisions import count_steps, delete_steps, elapsed, parts, rename
+from .rows import Rows
+from .run_folder import make_folder, remove_what_a_killed_start_left
 from .run_json import DOCUMENT, environment, read_document, write_document
-from .schema import DATABASE, PART_TABLES, SERIES_TABLES, open_for_writing, seal
+from .schema import DATABASE, open_for_writing, seal
+from .series import Known
 
 JOURNAL_VARIABLE = "GRADPATH_JOURNAL"
 
@@ -94,20 +97,22 @@ class RunWriter:
         self.turn = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._ended_because = "was never opened"
-        _make_folder(self.folder)
+        make_folder(self.folder)
         self._lock = WriterLock(self.folder)
         try:
             is_there = (self.folder / DOCUMENT).exists()
             if is_there:
                 self._document = self._earlier_document(resume, here)
             else:
-                _remove_what_a_killed_start_left(self.folder)
+                remove_what_a_killed_start_left(self.folder)
                 self._document = {"status": "running", "started": _now()}
             connection = open_for_writing(self.folder, journal)
             try:
-                self._series: dict[Series, int] | None = None
-                self._replaced_from = _parts(connection) if is_there else {}
-                self._elapsed_before = _elapsed(connection)
+                self._known: Known | None = None
+                # From which step on each part still has what an earlier session recorded.
+                earlier = parts(connection) if is_there else []
+                self._replaced_from = dict.fromkeys(earlier, _BEYOND_EVERY_STEP)
+                self._elapsed_before = elapsed(connection)
                 self._begun = time.monotonic()
                 self._document |= {"status": "running", "ended": None, "error": None}
                 self._document |= dict(metadata or {}) | here
@@ -173,11 +178,32 @@ class RunWriter:
                 now = time.time()
                 resumed = self._replace_from(connection, step, part)
                 self._insert_step(connection, (step, part, now, self.elapsed, evaluations))
-                known = self._known_series(connection)
+                known = self._known_in(connection)
                 rows.insert(connection, step, now, known)
-                Rows(resumed, part).insert(connection, step, now, known)
+                if resumed is not None:
+                    Rows([resumed], part).insert(connection, step, now, known)
             if part in self._replaced_from:
                 self._replaced_from[part] = min(step, self._replaced_from[part])
+
+    def complete(self, step: int, records: Iterable[Record], *, part: str = "") -> None:
+        """Adds to a recorded step what could be known only later.
+
+        Raises:
+            StoreError: the step is not recorded, has such a measurement already, or cannot be
+                written.
+        """
+        rows = Rows(records, part)
+        with self._transaction() as connection:
+            found = connection.execute(
+                "SELECT time FROM steps WHERE step = ? AND part = ?", (step, part)
+            ).fetchone()
+            if found is None:
+                raise StoreError(
+                    f"Step {step} is not in run {self.folder}, so nothing can be added to it: "
+                    "record it first."
+                )
+            known = self._known_in(connection)
+            rows.insert(connection, step, found[0], known, to_recorded=True)
 
     def note(self, *records: Event | Finding, step: int | None = None, part: str = "") -> None:
         """Records events and findings that are no part of a step's measurements, at any time.
@@ -187,7 +213,30 @@ class RunWriter:
         """
         rows = Rows(records, part)
         with self._transaction() as connection:
-            rows.insert(connection, step, time.time(), {})
+            rows.insert(connection, step, time.time(), self._known_in(connection))
+
+    def rename_part(self, old: str, new: str) -> None:
+        """Gives all that was recorded of a part another name, in one transaction.
+
+        A run may begin with the one part "" and get names for its parts when a second model shows
+        up. What a resumed run still has to replace goes along.
+
+        Raises:
+            StoreError: there are steps of the new name already, or it cannot be written.
+        """
+        if old == new:
+            return
+        with self.turn:
+            with self._transaction() as connection:
+                if count_steps(connection, new):
+                    raise StoreError(
+                        f"Run {self.folder} has steps of a part {new!r} already, so that {old!r} "
+                        "cannot be renamed to it: give it a name of its own."
+                    )
+                rename(connection, old, new)
+            self._known = None
+            if old in self._replaced_from:
+                self._replaced_from[new] = self._replaced_from.pop(old)
 
     def finish(self) -> None:
         """Ends the run well, and leaves its database as one file.
@@ -246,7 +295,7 @@ class RunWriter:
                 connection.execute("COMMIT")
             except BaseException as error:
                 # Series that were new are known, but undone; the next step asks the database.
-                self._series = None
+                self._known = None
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
@@ -264,12 +313,12 @@ class RunWriter:
                 "records of a step in one call."
             ) from error
 
-    def _known_series(self, connection: sqlite3.Connection) -> dict[Series, int]:
-        if self._series is None:
-            self._series = known_series(connection)
-        return self._series
+    def _known_in(self, connection: sqlite3.Connection) -> Known:
+        if self._known is None:
+            self._known = Known(connection)
+        return self._known
 
-    def _replace_from(self, connection: sqlite3.Connection, step: int, part: str) -> list[Event]:
+    def _replace_from(self, connection: sqlite3.Connection, step: int, part: str) -> Event | None:
         """Deletes what an earlier session recorded of this step and those after it.
 
         Returns:
@@ -277,25 +326,12 @@ class RunWriter:
         """
         end = self._replaced_from.get(part, 0)
         if step >= end:
-            return []
-        steps = connection.execute(
-            "SELECT count(*) FROM steps WHERE part = ? AND step >= ? AND step < ?",
-            (part, step, end),
-        ).fetchone()[0]
-        for table in SERIES_TABLES:
-            connection.execute(
-                f"DELETE FROM {table} WHERE step >= ? AND step < ? "
-                "AND series IN (SELECT id FROM series WHERE part = ?)",
-                (step, end, part),
-            )
-        for table in PART_TABLES:
-            connection.execute(
-                f"DELETE FROM {table} WHERE part = ? AND step >= ? AND step < ?", (part, step, end)
-            )
+            return None
+        steps = delete_steps(connection, part, step, end)
         if end < _BEYOND_EVERY_STEP:
-            return []
+            return None
         text = f"Resumed at step {step}, which replaced {steps} steps recorded from there on."
-        return [Event("resumed", text, source="store")]
+        return Event("resumed", text, source="store")
 
     def _end(self, status: str, error: str | None) -> None:
         with self.turn:
@@ -337,40 +373,6 @@ def _check_names(metadata: Mapping[str, Any]) -> None:
     for name in _OWN:
         if name in metadata:
             raise ArgumentError(f"A run keeps its {name!r} by itself; give this another name.")
-
-
-def _make_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{folder} is a file: give the run a folder, new or empty.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in folder.iterdir()}
-    except OSError as error:
-        raise explained(error, folder) from error
-    foreign = sorted(name for name in names if not name.startswith((DATABASE, DOCUMENT, LOCK)))
-    if foreign and DOCUMENT not in names:
-        raise StoreError(
-            f"{folder} is no run and holds other files ({foreign[0]}): give the run a folder of "
-            "its own, new or empty."
-        )
-
-
-def _remove_what_a_killed_start_left(folder: Path) -> None:
-    """Without run.json no step was ever recorded: it is written before the first one."""
-    try:
-        for path in folder.glob(f"{DATABASE}*"):
-            path.unlink()
-    except OSError as error:
-        raise explained(error, folder) from error
-
-
-def _parts(connection: sqlite3.Connection) -> dict[str, int]:
-    parts = connection.execute("SELECT DISTINCT part FROM steps").fetchall()
-    return {part: _BEYOND_EVERY_STEP for (part,) in parts}
-
-
-def _elapsed(connection: sqlite3.Connection) -> float:
-    return float(connection.execute("SELECT coalesce(max(elapsed), 0) FROM steps").fetchone()[0])
 
 
 def _now() -> str:

@@ -113,11 +113,35 @@ CREATE TABLE findings (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+# A row for each number of a step costs more than making the numbers, where there are hundreds. A
+# packed row holds them side by side, and a packing says what each is. This is a table with row
+# numbers and an index: in one without, a row of more than a quarter of a page spills onto pages of
+# its own.
+_VERSION_2 = """
+CREATE TABLE packings (
+    id INTEGER PRIMARY KEY,
+    dtype TEXT NOT NULL     -- of the numbers: '<f4' or '<f8'
+);
+CREATE TABLE packed_columns (
+    packing INTEGER NOT NULL REFERENCES packings,
+    position INTEGER NOT NULL,  -- which of the numbers, from 0
+    series INTEGER NOT NULL REFERENCES series,
+    PRIMARY KEY (packing, position)
+) WITHOUT ROWID;
+CREATE TABLE packed_scalars (
+    step INTEGER NOT NULL,
+    packing INTEGER NOT NULL REFERENCES packings,
+    data BLOB NOT NULL,     -- the numbers, one after the other
+    PRIMARY KEY (step, packing)
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 
 _WAL_CANNOT_WORK = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL)
 
 # The tables whose rows belong to a step of a series, and those that name step and part themselves.
+# Packed scalars belong to a step of a packing, all of whose series are of one part.
 SERIES_TABLES = ("scalars", "histograms", "eigenvalues", "fields", "costs")
 PART_TABLES = ("steps", "events", "findings")
 

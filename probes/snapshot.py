@@ -20,10 +20,12 @@ from torch.optim import Optimizer
 from ..diagnostics.curvature import Hessian
 from ..diagnostics.errors import GradpathError, GraphError
 from ..diagnostics.gradients import TermGradients, term_gradients
+from ..diagnostics.hooks import walk_below
 from ..diagnostics.layout import ParameterLayout
 from ..diagnostics.live_graph import differentiate
 from ..diagnostics.operators import SymmetricOperator
 from ..diagnostics.stability import OptimizerStability, optimizer_stability
+from ..diagnostics.statistics import GradientStatistics, gradient_statistics
 from ..diagnostics.terms import Term, Terms
 from .replicas import Replicas
 
@@ -73,6 +75,18 @@ class Pass:
     def key(self) -> frozenset[str]:
         """What tells its loss from others."""
         return frozenset(term.identity for term in self.terms)
+
+    def reaches(self, parameters: set[int]) -> bool:
+        """Whether its graph reaches any of the parameters with these ids."""
+        edges = [edge for term in self.terms for edge in term.edges]
+        # Mostly one is met after a few nodes.
+        return any(id(getattr(n, "variable", None)) in parameters for n in walk_below(edges))
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether a part of its graph is compiled code, which can often run backwards only once."""
+        edges = [edge for term in self.terms for edge in term.edges]
+        return any(type(node).__name__.startswith("Compiled") for node in walk_below(edges))
 
     def weigh(self, weights: Mapping[str, float]) -> None:
         """Gives the terms other weights, and the loss the value that follows."""
@@ -135,6 +149,8 @@ class Pass:
         if len(self.roots) == 1:
             hessian = Hessian.of_loss(self.roots[0], layout)
             return hessian if self.scale == 1 else WeightedSum([hessian], [1 / self.scale])
+        if any(math.isnan(term.weight) for term in self.terms):
+            raise GraphError("The terms are not added up, so their sum has no curvature.")
         parts = [self.hessian(term.name, layout, Replicas()) for term in self.terms if term.weight]
         return WeightedSum(parts, [term.weight for term in self.terms if term.weight])
 
@@ -265,6 +281,11 @@ class Snapshot:
             assert isinstance(total, Tensor)
             return TermGradients.of(total[None], (TOTAL,))
         return self.gradients
+
+    @cached_property
+    def statistics(self) -> GradientStatistics:
+        """Magnitudes and angles of the known gradients, by layer, once for all instruments."""
+        return gradient_statistics(self.known_gradients, self.layout)
 
     @cached_property
     def gradient(self) -> Float[Tensor, " params"]:

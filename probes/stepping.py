@@ -66,13 +66,14 @@ class Stepping:
         recorder: Recorder,
         renamed: Mapping[str, str],
     ) -> None:
+        self.models = models
         self.bench = bench
         self.recorder = recorder
         self.renamed = renamed
         self.forward = ForwardPasses()
         self.fixed: FixedBatch | None = None
         self.last_recorded: int | None = None
-        self.passes_seen = 0
+        self.is_attached = False  # whether every backward pass is looked at
         self.gradients_taken = 0
         self.optimizers = Optimizers()
         if optimizer is not None:
@@ -91,13 +92,14 @@ class Stepping:
     def before_backward(self, call: BackwardCall) -> None:
         """Measures a backward pass that is about to run, where something is due."""
         thread = self.thread
-        self.passes_seen += 1
         root = call.roots[0]
         thread.passing = thread.check = None  # of a pass that an error has ended
         measured, thread.measured = thread.measured, None
         if measured is not None and isinstance(root, Tensor) and root.grad_fn is measured[0]:
-            _, step, one = measured
-            thread.check = SelfCheck(step, one, self.registry.replicas_of(step.part))
+            _, known, one = measured
+            thread.check = SelfCheck(known, one, self.registry.replicas_of(known.part))
+            return
+        if not self.is_attached:
             return
         self.begin_pass()
         if self.is_trial or not self.may_be_due():
@@ -123,7 +125,7 @@ class Stepping:
                 return
             thread.passing = step, one
             overhead.append(step)
-            call.keeps_graph |= self._keep_graph(step)
+            call.keeps_graph |= self._keep_graph(step, one)
             if call.through == "backward" and wants(step.due, "gradients", "update"):
                 thread.check = SelfCheck(step, one, self.registry.replicas_of(step.part))
 
@@ -163,7 +165,7 @@ class Stepping:
                 step.stepped.append(optimizer)
                 if step.is_over:
                     self.close(step)
-        if self.forward.is_wanted and self.may_be_due():
+        if self.is_attached and self.forward.is_wanted and self.may_be_due():
             self.forward.begin()
         else:
             self.forward.end()
@@ -318,30 +320,26 @@ class Stepping:
             return
         number, before = part.follow_up
         part.follow_up = None
-        changes = [
-            Scalar("actual_change", term.value - before[term.name], term.name)
-            for term in one.terms
-            if term.value is not None and term.name in before
-        ]
-        if changes and part.step == number + 1:
-            self.recorder.complete(number, changes, part.name)
+        after = Snapshot(
+            number, part.name, TRAINING_BATCH, part.layout, [one],
+            replicas=self.registry.replicas_of(part),
+        )  # fmt: skip
+        if part.step == number + 1:
+            changes = _changes(before, after.losses, TRAINING_BATCH)
+            if changes:
+                self.recorder.complete(number, changes, part.name)
 
     def _change(self, step: OpenStep, snapshot: Snapshot) -> list[Record]:
         """Returns what the step has done on the fixed batch; else the next pass will tell."""
         if step.fixed is None or self.fixed is None:
-            known = {name: loss for name, loss in snapshot.losses.items() if loss is not None}
-            step.part.follow_up = (step.number, known)
+            step.part.follow_up = (step.number, snapshot.losses)
             return []
         try:
-            after = self.fixed.evaluate(snapshot.weights, list(step.part.models.values()))
+            one = self.fixed.evaluate(snapshot.weights, list(step.part.models.values()))
         except GradpathError as error:
             return self.bench.missing(step.part.name, self.fixed.name, str(error))
-        before = step.fixed.losses
-        return [
-            Scalar("actual_change", term.value - value, term.name, batch=self.fixed.name)
-            for term in after.terms
-            if term.value is not None and (value := before.get(term.name)) is not None
-        ]
+        after = self._snapshot(step, [one], self.fixed.name)
+        return _changes(step.fixed.losses, after.losses, self.fixed.name)
 
     def _snapshot(
         self, step: OpenStep, passes: list[Pass], batch: str = TRAINING_BATCH
@@ -363,10 +361,10 @@ class Stepping:
             step.parameters_before,
         )
 
-    def _keep_graph(self, step: OpenStep) -> bool:
+    def _keep_graph(self, step: OpenStep, one: Pass) -> bool:
         if step.fixed is not None or self.thread.inside is not None:
             return False
-        return bool(wants(step.due, "step")) and not step.has_compiled_graph
+        return bool(wants(step.due, "step")) and not one.is_compiled
 
     def _moves(self, optimizer: Optimizer, step: OpenStep) -> bool:
         return not owned(optimizer).isdisjoint(map(id, step.layout.parameters))
@@ -386,3 +384,14 @@ class Stepping:
             return
         plain = pass_of_call(call, None, self.scalers, self.renamed)
         self.forward.is_wanted = one.key != plain.key or any(t.value is None for t in plain.terms)
+
+
+def _changes(
+    before: Mapping[str, float | None], after: Mapping[str, float | None], batch: str
+) -> list[Record]:
+    """Returns by how much each term has changed."""
+    return [
+        Scalar("actual_change", value - known, term, batch=batch)
+        for term, value in after.items()
+        if value is not None and (known := before.get(term)) is not None
+    ]

@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from .arrays import unpack
 from .errors import StoreError as StoreError, explained
 from .lock import has_writer
+from .packed_scalars import last_loss, read_scalars
 from .records import TRAINING_BATCH, Finding as Finding
 from .run_json import DOCUMENT, read_document
 from .schema import DATABASE, open_for_reading
@@ -130,7 +133,11 @@ class Run:
 
         Columns: step, term, layer, value.
         """
-        frame = self._measurements("scalars", {"value": "float64"}, name=name)
+        with self._reading() as connection:
+            series = _series(connection, {} if name is None else {"name": name})
+            found = read_scalars(connection, name)
+        frame = _named(found.steps, found.series, series)
+        frame["value"] = found.values
         return _without_single_names(frame, ["name"] if name is None else [])
 
     def eigenvalues(self, operator: str = "hessian") -> pd.DataFrame:
@@ -257,26 +264,17 @@ class Run:
             with self._reading() as connection:
                 return self._measurements(table, columns, step, connection, **wanted)
         given = {name: value for name, value in wanted.items() if value is not None}
-        conditions = ["TRUE", *(f"{name} = :{name}" for name in given)]
-        series = pd.DataFrame(
-            connection.execute(
-                f"SELECT id, {', '.join(_SERIES)} FROM series WHERE {' AND '.join(conditions)}",
-                given,
-            ).fetchall(),
-            columns=["id", *_SERIES],
-        ).set_index("id")
+        series = _series(connection, given)
         found = connection.execute(
             f"SELECT step, series, {', '.join(_quoted(columns))} FROM {table} "
-            f"WHERE series IN (SELECT id FROM series WHERE {' AND '.join(conditions)}) "
+            f"WHERE series IN (SELECT id FROM series WHERE {_conditions(given)}) "
             f"{'' if step is None else 'AND step = :step'} ORDER BY step, series",
             given | ({} if step is None else {"step": int(step)}),
         ).fetchall()
-        frame = pd.DataFrame(found, columns=["step", "series", *columns])
-        frame = frame.astype({"step": "int64", **columns})
-        numbers = frame.pop("series")
-        for position, name in enumerate(_SERIES, start=1):
-            frame.insert(position, name, series[name].reindex(numbers).to_numpy())
-        return frame.astype(dict.fromkeys(_SERIES, "str"))
+        rows = pd.DataFrame(found, columns=["step", "series", *columns])
+        rows = rows.astype({"step": "int64", "series": "int64", **columns})
+        frame = _named(rows.pop("step").to_numpy(), rows.pop("series").to_numpy(), series)
+        return pd.concat([frame, rows], axis=1)
 
 
 def runs(folder: str | os.PathLike[str]) -> pd.DataFrame:
@@ -321,17 +319,13 @@ def _summary(folder: Path) -> dict[str, Any]:
             steps, last = connection.execute(
                 "SELECT count(DISTINCT step), max(step) FROM steps"
             ).fetchone()
-            loss = connection.execute(
-                "SELECT value FROM scalars WHERE series IN (SELECT id FROM series "
-                "WHERE name = 'loss' AND term = 'total' AND batch = ?) ORDER BY step DESC LIMIT 1",
-                (TRAINING_BATCH,),
-            ).fetchone()
+            loss = last_loss(connection)
         return described | {
             "path": str(folder),
             "status": _status(folder, document),
             "steps": steps,
             "last_step": last,
-            "loss": loss[0] if loss else None,
+            "loss": loss,
         }
     except StoreError as error:
         return {"path": str(folder), "status": "broken", "error": str(error)}
@@ -343,6 +337,28 @@ def _status(folder: Path, document: dict[str, Any]) -> str:
     # A writer says how it ended before it lets go of the lock.
     status = str(read_document(folder)["status"])
     return "lost" if status == "running" else status
+
+
+def _conditions(given: dict[str, str]) -> str:
+    return " AND ".join(["TRUE", *(f"{name} = :{name}" for name in given)])
+
+
+def _series(connection: sqlite3.Connection, given: dict[str, str]) -> pd.DataFrame:
+    """Returns the names of series, by their number in ascending order."""
+    found = connection.execute(
+        f"SELECT id, {', '.join(_SERIES)} FROM series WHERE {_conditions(given)} ORDER BY id", given
+    ).fetchall()
+    frame = pd.DataFrame(found, columns=["id", *_SERIES])
+    return frame.astype({"id": "int64", **dict.fromkeys(_SERIES, "str")}).set_index("id")
+
+
+def _named(
+    steps: NDArray[np.int64], numbers: NDArray[np.int64], series: pd.DataFrame
+) -> pd.DataFrame:
+    """Returns a frame of steps and the names of series that are given by their numbers."""
+    # Each name is made a string of pandas once, not at every row.
+    at = np.searchsorted(series.index.to_numpy(), numbers)
+    return pd.DataFrame({"step": steps} | {name: series[name].array.take(at) for name in _SERIES})
 
 
 def _quoted(columns: dict[str, str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from .probe import Probe
+from .recorder import writes
 from .store import Run
 
 
@@ -34,6 +35,8 @@ class Session:
 
     def summary(self) -> str | None:
         """Returns in one line what was recorded, and what to do with it."""
+        if not writes():
+            return None  # the first process says it
         failure = self._probe.failure
         if failure is not None:
             return f"Nothing more was recorded: {failure}"

@@ -79,7 +79,7 @@ def _folder(order: Order) -> str:
     """Returns an absolute path, since the script may change the working folder."""
     if order.folder is not None:
         folder = os.path.abspath(order.folder)
-        # Of several processes that torchrun starts, the first one writes; it may have begun already.
+        # Of several processes under torchrun the first one writes, and may have begun already.
         is_first = os.environ.get("RANK", "0") == "0"
         if (
             is_first

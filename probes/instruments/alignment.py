@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
 
-from ...diagnostics.imbalance import ALL, alignment, cancellation, cosine_matrix
-from ..records import Record, Scalar
+import numpy as np
+
+from ..records import Record, ScalarTable
 from ..schedules import Schedule, every
 from ..snapshot import Snapshot
 from .base import Reads
@@ -18,7 +18,7 @@ class Alignment:
     """The alignment score, the cosines of all pairs of terms, and what cancels in the sum.
 
     Records: scalars `alignment` in every layer and in all; `cosine:<other term>` of each term with
-    those after it, likewise; `cancellation`, ||sum w g|| / sum ||w g||.
+    those after it, likewise; `cancellation`, ||sum w g|| / sum ||w g||, likewise.
     """
 
     schedule: Schedule = field(default_factory=lambda: every(100))
@@ -27,16 +27,13 @@ class Alignment:
 
     def measure(self, snapshot: Snapshot) -> Iterator[Record]:
         """Yields scores by layer; nothing for a single term."""
-        gradients, layout = snapshot.gradients, snapshot.layout
-        if len(snapshot.terms) < 2:
+        if len(snapshot.gradients) < 2:
             return
-        scores = [*alignment(gradients, layout).tolist(), alignment(gradients)]
-        for layer, score in zip((*layout.layers, ALL), scores, strict=True):
-            yield Scalar("alignment", score, layer=layer)
-        by_layer = cosine_matrix(gradients, layout).tolist()
-        matrices = [*by_layer, cosine_matrix(gradients).tolist()]
-        for layer, cosines in zip((*layout.layers, ALL), matrices, strict=True):
-            for i, j in combinations(range(len(snapshot.terms)), 2):
-                yield Scalar(f"cosine:{snapshot.terms[j]}", cosines[i][j], snapshot.terms[i], layer)
-        weights = [snapshot.weights[term] for term in snapshot.terms]
-        yield Scalar("cancellation", cancellation(gradients, weights), layer=ALL)
+        found = snapshot.statistics
+        weights = [snapshot.weights[term] for term in found.terms]
+        scores = np.stack([found.alignment, found.cancellation(weights)])
+        yield ScalarTable(("alignment", "cancellation"), scores[:, None], layers=found.layers)
+        for row, term in enumerate(found.terms[:-1]):
+            names = tuple(f"cosine:{other}" for other in found.terms[row + 1 :])
+            cosines = found.cosines[:, row, row + 1 :].T
+            yield ScalarTable(names, cosines[:, None], (term,), found.layers)

@@ -27,8 +27,15 @@ Reads = Literal["losses", "gradients", "graph", "step", "update"]
 class Instrument(Protocol):
     """Measures one thing at the steps at which its schedule is due."""
 
-    name: str
-    schedule: Schedule
+    @property
+    def name(self) -> str:
+        """Under which it is chosen, and its cost and its failures are recorded."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """At which steps it measures."""
+        ...
 
     def measure(self, snapshot: Snapshot) -> Iterable[Record]:
         """Returns what it finds; may be a generator."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ...diagnostics.imbalance import imbalance
-from ..records import Event, Record, Scalar
+import numpy as np
+
+from ...diagnostics.statistics import RATIOS
+from ..records import Event, Record, ScalarTable
 from ..schedules import Schedule, every
 from ..snapshot import Snapshot
 from .base import Reads
@@ -26,7 +28,8 @@ class Imbalance:
         reference: the term that the others are compared with. By default one whose name says that
             it is a residual; else the one that pulls hardest at the first measurement.
 
-    Records: scalars `max_to_mean`, `norm_ratio`, `std_ratio`, `kurtosis_ratio`, `distance`.
+    Records: scalars `max_to_mean`, `norm_ratio`, `std_ratio` and `kurtosis_ratio`, as in
+    `MagnitudeRatios`.
     """
 
     schedule: Schedule = field(default_factory=lambda: every(100))
@@ -37,21 +40,21 @@ class Imbalance:
 
     def measure(self, snapshot: Snapshot) -> Iterator[Record]:
         """Yields the ratios; nothing for a single term."""
-        if len(snapshot.terms) < 2:
+        if len(snapshot.gradients) < 2:
             return
         reference = self._chosen.get(snapshot.part)
         if reference not in snapshot.terms:
             reference = self.reference or self._choose(snapshot)
             self._chosen[snapshot.part] = reference
             yield Event("reference", f"Terms are compared with {reference}.", self.name)
-        found = imbalance(snapshot.gradients, snapshot.layout, reference)
-        for row in found.to_frame().itertuples():
-            if row.term != reference:
-                yield Scalar(str(row.quantity), float(row.value), str(row.term), str(row.layer))
+        found = snapshot.statistics.ratios(reference)
+        others = [row for row, term in enumerate(found.terms) if term != reference]
+        terms = tuple(found.terms[row] for row in others)
+        yield ScalarTable(RATIOS, found.values[:, others], terms, found.layers)
 
     def _choose(self, snapshot: Snapshot) -> str:
         for term in snapshot.terms:
             if any(piece in term.lower() for piece in _REFERENCES):
                 return term
-        norms = snapshot.gradients.norm(dim=1).nan_to_num(nan=-1.0)
+        norms = np.nan_to_num(snapshot.statistics.norm[:, -1], nan=-1.0)
         return snapshot.terms[int(norms.argmax())]

@@ -25,7 +25,7 @@ class Losses:
     schedule: Schedule = field(default_factory=lambda: every(10))
     name: str = "losses"
     reads: Reads = "losses"
-    _found: set[tuple[str, str]] = field(default_factory=set)
+    _found: dict[str, int] = field(default_factory=dict)  # by part, the step
     _unknown: set[tuple[str, str]] = field(default_factory=set)
 
     def measure(self, snapshot: Snapshot) -> Iterator[Record]:
@@ -59,9 +59,11 @@ class Losses:
             )
 
     def _checked(self, snapshot: Snapshot, term: str, value: float) -> Iterator[Record]:
-        if math.isfinite(value) or (snapshot.part, term) in self._found:
+        # What is not finite makes everything else so at the steps that follow.
+        first = self._found.get(snapshot.part, snapshot.step)
+        if math.isfinite(value) or first != snapshot.step:
             return
-        self._found.add((snapshot.part, term))
+        self._found[snapshot.part] = snapshot.step
         what = "The total loss" if term == TOTAL else f"The loss term {term}"
         yield Finding(
             "GP401",

@@ -10,6 +10,7 @@ from .alignment import Alignment
 from .base import Instrument
 from .descent import Descent
 from .gradient_histograms import GradientHistograms
+from .gradient_statistics import GradientStatistics
 from .imbalance import Imbalance
 from .losses import Losses
 from .spectrum import Spectrum
@@ -20,7 +21,7 @@ from .updates import Updates
 
 def light(seed: int = 0) -> list[Instrument]:
     """Returns losses, and what the gradients of the terms show, without histograms or curvature."""
-    return [Losses(), Imbalance(), Alignment()]
+    return [Losses(), GradientStatistics(), Imbalance(), Alignment()]
 
 
 def standard(seed: int = 0) -> list[Instrument]:
@@ -41,6 +42,7 @@ def full(seed: int = 0) -> list[Instrument]:
     """Returns all that needs nothing but the training loop, measured more often."""
     return [
         Losses(every(5)),
+        GradientStatistics(every(20)),
         Imbalance(every(20)),
         Alignment(every(20)),
         GradientHistograms(every(20)),

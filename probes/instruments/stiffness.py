@@ -131,10 +131,11 @@ class Stiffness:
 def _times(record: EigenvalueRecord, weight: float) -> EigenvalueRecord:
     """Returns the end of the spectrum of the weighted total, from that of its only term."""
     found = record.eigenvalue
-    bounds = sorted([weight * found.lower, weight * found.upper])
+    lower, upper = sorted([weight * found.lower, weight * found.upper])
     scaled = Eigenvalue(
         weight * found.value,
-        *bounds,
+        lower,
+        upper,
         abs(weight) * found.residual,
         found.converged,
         found.status,

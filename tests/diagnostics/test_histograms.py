@@ -279,6 +279,15 @@ def test_bytes_hold_counts_of_any_size() -> None:
     assert GradientHistogram.from_bytes(bytearray(histogram.to_bytes())) == histogram
 
 
+@given(st.lists(tensors(), max_size=5))
+def test_bytes_are_the_same_one_by_one_and_together(parts: list[torch.Tensor]) -> None:
+    histograms = [GradientHistogram.of(part) for part in parts]
+    histograms.append(sum(histograms, GradientHistogram.of(torch.empty(0))))
+    together = GradientHistogram.all_to_bytes(histograms)
+    assert together == [histogram.to_bytes() for histogram in histograms]
+    assert [GradientHistogram.from_bytes(data) for data in together] == histograms
+
+
 def test_a_typical_layer_takes_less_than_250_bytes() -> None:
     assert len(GradientHistogram.of(normal(2_500)).to_bytes()) < 250
 
@@ -588,6 +597,22 @@ def test_layers_have_the_histograms_of_their_slices(
     for (term, layer), histogram in histograms.items():
         assert histogram == GradientHistogram.of(gradients[int(term), layout.slices[layer]])
         assert GradientHistogram.from_bytes(histogram.to_bytes()) == histogram
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("smallest", [-120, -60, -48, -47, -20])
+def test_entries_far_below_the_largest_of_their_row_are_counted(
+    smallest: int, dtype: torch.dtype, layout: ParameterLayout
+) -> None:
+    gradients = torch.rand(3, layout.size, dtype=torch.float64) + 1
+    gradients *= 2.0 ** torch.randint(smallest, 1, gradients.shape)
+    gradients *= torch.tensor([[1.0], [-1e-30], [1e30]])  # each row has a scale of its own
+    gradients[0, :5] = 0
+    gradients[1, layout.slices["2"]] = 0
+    gradients[2, 7:9] = torch.tensor([INF, NAN])
+    gradients = gradients.to(dtype)
+    for (term, layer), histogram in histograms_by_layer(gradients, layout).items():
+        assert counted(histogram) == explicit(gradients[int(term), layout.slices[layer]])
 
 
 def test_terms_with_names_are_known_by_them(layout: ParameterLayout) -> None:

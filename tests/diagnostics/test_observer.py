@@ -35,11 +35,14 @@ from gradpath.diagnostics import (
     cancellation,
     conflict,
     cosine_matrix,
+    distances_by_layer,
     extreme_eigenvalues,
     find_terms,
     gradient_mismatch,
+    gradient_statistics,
     histograms_by_layer,
     imbalance,
+    magnitude_distance,
     momentum_limit,
     optimizer_stability,
     power_iteration,
@@ -135,6 +138,13 @@ MEASUREMENTS: dict[str, Measurement] = {
     "extreme_eigenvalues": lambda t: extreme_eigenvalues(hessian(t), vectors=True, max_products=8),
     "find_terms": lambda t: find_terms(t.loss),
     "gradient_mismatch": lambda t: gradient_mismatch(t.terms, gradients(t), t.layout),
+    "gradient_statistics": lambda t: gradient_statistics(gradients(t), t.layout),
+    "distances_by_layer": lambda t: distances_by_layer(
+        histograms_by_layer(gradients(t), t.layout), reference=t.terms[0].name
+    ),
+    "magnitude_distance": lambda t: magnitude_distance(
+        *(GradientHistogram.of(p) for p in list(t.net.parameters())[:2])
+    ),
     "histograms_by_layer": lambda t: histograms_by_layer(gradients(t), t.layout),
     "imbalance": lambda t: imbalance(gradients(t), t.layout, reference=0),
     "momentum_limit": lambda t: momentum_limit(1e-3),

@@ -1,6 +1,7 @@
 """A small run with every kind of record, known by heart.
 
-Run as a script, it writes the run into a folder: so was `data/run_v1` made.
+Run as a script, it writes the run into a folder: so was `data/run_v2` made, and `data/run_v1` when
+there were no tables of scalars and each number was a `Scalar`.
 """
 
 import math
@@ -21,6 +22,7 @@ from gradpath.probes import (
     HistogramRecord,
     RunWriter,
     Scalar,
+    ScalarTable,
 )
 from gradpath.probes.records import Record
 
@@ -62,7 +64,11 @@ def eigenvalue(step: int, end: str) -> Eigenvalue:
 
 def records(step: int) -> list[Record]:
     found: list[Record] = [Scalar("learning_rate", 1e-3)]
-    found += [Scalar("loss", loss(step, term), term) for term in TERMS]
+    losses = [loss(step, term) for term in TERMS]
+    if step == 10:  # read in the same way, however it is stored
+        found += [Scalar("loss", value, term) for value, term in zip(losses, TERMS, strict=True)]
+    else:
+        found.append(ScalarTable(("loss",), np.array(losses).reshape(1, -1, 1), TERMS))
     found.append(Scalar("loss", 3.25 + step, "total"))
     found += [
         HistogramRecord(histogram(step, term, layer), term, layer)

@@ -44,9 +44,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["now", "run_v1"])
+@pytest.fixture(params=["now", "run_v1", "run_v2"])
 def run(request: pytest.FixtureRequest, written: Path) -> Run:
-    """The known run, written just now and stored by the first version of the schema."""
+    """The known run, written just now and stored by each version of the schema."""
     return Run(written if request.param == "now" else STORED / request.param)
 
 
@@ -545,15 +545,18 @@ def test_a_folder_without_runs_has_no_rows(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def a_second_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def a_later_version(monkeypatch: pytest.MonkeyPatch) -> None:
     newer = (*schema.MIGRATIONS, "ALTER TABLE steps ADD COLUMN mood TEXT DEFAULT 'fine';")
     monkeypatch.setattr(schema, "MIGRATIONS", newer)
 
 
-@pytest.mark.usefixtures("a_second_version")
-def test_an_older_version_is_read_in_memory_and_migrated_by_a_writer(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("a_later_version")
+@pytest.mark.parametrize("stored", ["run_v1", "run_v2"])
+def test_an_older_version_is_read_in_memory_and_migrated_by_a_writer(
+    tmp_path: Path, stored: str
+) -> None:
     folder = tmp_path / "run"
-    shutil.copytree(STORED / "run_v1", folder)
+    shutil.copytree(STORED / stored, folder)
     before = (folder / "run.db").read_bytes()
     run = Run(folder)
     assert run.steps == recorded.STEPS
@@ -562,16 +565,18 @@ def test_an_older_version_is_read_in_memory_and_migrated_by_a_writer(tmp_path: P
     assert (folder / "run.db").read_bytes() == before
     RunWriter(folder, resume=True).finish()
     with sqlite3.connect(folder / "run.db") as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     connection.close()
     assert Run(folder).scalars("loss").shape == (9, 4)
 
 
-def test_the_stored_file_is_of_the_first_version() -> None:
-    with sqlite3.connect(f"file:{STORED / 'run_v1' / 'run.db'}?mode=ro", uri=True) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_stored_file_is_of_its_version(version: int) -> None:
+    folder = STORED / f"run_v{version}"
+    with sqlite3.connect(f"file:{folder / 'run.db'}?mode=ro", uri=True) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (version,)
     connection.close()
-    assert json.loads((STORED / "run_v1" / "run.json").read_text())["status"] == "finished"
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
 
 
 def test_reading_scalars_loads_no_torch(written: Path) -> None:

@@ -22,10 +22,13 @@ from gradpath.probes import Event, Run, RunWriter, Scalar, StoreError
 from gradpath.probes.lock import has_writer
 from gradpath.probes.run_writer import _connections_of_the_parent
 from tests.package import ROOT
-from tests.probes.writing_process import HISTOGRAMS, SCALARS, records
+from tests.probes.writing_process import HISTOGRAMS, PACKED, SCALARS, records
 
 WRITING = ROOT / "tests" / "probes" / "writing_process.py"
-PER_STEP = {"scalars": SCALARS, "histograms": HISTOGRAMS, "fields": 1, "costs": 1, "events": 1}
+PER_STEP = {
+    **{"scalars": SCALARS, "packed_scalars": 1, "histograms": HISTOGRAMS},
+    **{"fields": 1, "costs": 1, "events": 1},
+}
 
 
 def start(folder: Path, first: int = 0) -> subprocess.Popen[str]:
@@ -77,6 +80,9 @@ def assert_whole(folder: Path, acknowledged: set[int]) -> None:
             counts = connection.execute(f"SELECT step, count(*) FROM {table}{told} GROUP BY step")
             assert dict(counts) == dict.fromkeys(steps, each), table
     connection.close()
+    packed = run.scalars("packed")
+    assert (packed["value"] == packed["step"]).all()
+    assert len(packed) == PACKED * len(steps)
 
 
 @pytest.mark.parametrize("runs", [10, pytest.param(100, marks=pytest.mark.slow)])
@@ -103,6 +109,7 @@ def test_a_live_reader_sees_no_torn_step(tmp_path: Path) -> None:
         assert run.status == "running"
         counts = run.scalars("loss").groupby("step").size()
         assert (counts == SCALARS).all()
+        assert (run.scalars("packed").groupby("step").size() == PACKED).all()
         assert list(counts.index) == list(range(len(counts)))
         seen.append(len(counts))
         assert len(run.fields("u")) >= len(counts)

@@ -7,10 +7,13 @@ import os
 import sys
 from dataclasses import dataclass
 
-from gradpath.probes import Cost, Event, Field, HistogramRecord, RunWriter, Scalar
+from gradpath.probes import Cost, Event, Field, HistogramRecord, RunWriter, Scalar, ScalarTable
 from gradpath.probes.records import Record
 
-SCALARS, HISTOGRAMS = 12, 30
+SCALARS, HISTOGRAMS, PACKED = 12, 30, 40
+
+
+LAYERS = tuple(f"layer {k}" for k in range(PACKED))
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ def records(step: int) -> list[Record]:
     return [
         *(Scalar("loss", step + k, term=f"term {k}") for k in range(SCALARS)),
         *(HistogramRecord(histogram, term="a", layer=f"layer {k}") for k in range(HISTOGRAMS)),
+        ScalarTable(("packed",), np.full((1, 1, PACKED), float(step)), layers=LAYERS),
         Field("u", np.full(100, float(step)), grid=np.arange(100.0)),
         Cost("everything", 0.001),
         Event("told", f"step {step}"),

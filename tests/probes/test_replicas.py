@@ -1,0 +1,62 @@
+"""Two processes that share each batch record what one would that has it all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gradpath.probes import Run
+from tests.package import ROOT
+
+PROCESS = str(ROOT / "tests" / "probes" / "replica_process.py")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+KEY = ["step", "name", "term", "layer"]
+
+
+def train(command: list[str], folder: Path, way: str) -> Run:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [*command, PROCESS, str(folder), way],
+        check=True,
+        env=environment,
+        timeout=240,
+        capture_output=True,
+    )
+    return Run(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["attach", "backward"])
+def test_two_processes_record_what_one_does(way: str, tmp_path: Path) -> None:
+    one = train([sys.executable], tmp_path / "one", way)
+    two = train(TORCHRUN, tmp_path / "two", way)
+    assert two.status == "finished"
+    assert one.steps == two.steps == (0, 2, 4)
+    first = one.scalars().set_index(KEY)["value"]
+    second = two.scalars().set_index(KEY)["value"]
+    assert set(first.index) == set(second.index)
+    for run in (one, two):
+        assert run.scalars("self_check")["value"].max() < 1e-12
+    names = ["self_check"]
+    first, second = first.drop(names, level="name"), second.drop(names, level="name")
+    np.testing.assert_allclose(second[first.index], first, rtol=1e-6, atol=1e-12)
+    pd.testing.assert_frame_equal(
+        one.eigenvalues()[["step", "term", "end", "value"]],
+        two.eigenvalues()[["step", "term", "end", "value"]],
+        rtol=1e-4,
+    )
+    assert all(
+        a.count == b.count
+        for a, b in zip(one.histograms()["histogram"], two.histograms()["histogram"], strict=True)
+    )
+    parameters = [torch.load(tmp_path / name) for name in ("one.0.pt", "two.0.pt", "two.1.pt")]
+    for alone, left, right in zip(*parameters, strict=True):
+        assert torch.equal(left, right)
+        torch.testing.assert_close(alone, left)
