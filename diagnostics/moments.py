@@ -37,8 +37,9 @@ QUANTITIES = (
 )
 
 # What a piece is described by: the mean of its entries and of their magnitudes, the sums of powers
-# of the distance from the mean, and how many are zero, nearly zero, or not finite.
-_MEAN, _MAGNITUDE, _SECOND, _THIRD, _FOURTH, _ZEROS, _NEAR_ZEROS, _NOT_FINITE = range(8)
+# of the distance from the mean, how many are zero, nearly zero, or not finite, and from
+# `_PRODUCTS` on the sums of products of each row with the rows after it.
+_MEAN, _MAGNITUDE, _SECOND, _THIRD, _FOURTH, _ZEROS, _NEAR_ZEROS, _NOT_FINITE, _PRODUCTS = range(9)
 
 # Fourth powers of magnitudes between these, and sums of them, are normal numbers of float64. Of all
 # dtypes, float64 alone has magnitudes beyond.
@@ -135,8 +136,7 @@ class _Pieces:
     """
 
     largest: Float[Array, "rows pieces"]  # magnitude; not divided
-    sums: Float[Array, "sums rows pieces"]
-    products: Float[Array, "rows rows pieces"]  # of each row with the later ones; else zero
+    sums: Float[Array, "8+rows rows pieces"]
     exponents: Int[NDArray[Any], "rows pieces"] | None = None
 
 
@@ -169,7 +169,7 @@ def _small(rows: Tensor, partition: Partition, near_zero: float) -> _Pieces:
     starts = limits[:-1]
     magnitudes = np.abs(flat)
     largest = np.maximum.reduceat(magnitudes, starts).reshape(shape)
-    sums = np.zeros((8, number * shape[1]))
+    sums: Array = np.zeros((_PRODUCTS + number, number * shape[1]))
     tops = largest.max(axis=1)
     if not (tops < np.inf).all():
         is_finite = np.isfinite(flat)
@@ -195,12 +195,12 @@ def _small(rows: Tensor, partition: Partition, near_zero: float) -> _Pieces:
     np.add.reduceat(distances, starts, out=sums[_THIRD])
     powers *= powers
     np.add.reduceat(powers, starts, out=sums[_FOURTH])
-    products = np.zeros((number, *shape))
+    sums = sums.reshape(len(sums), *shape)
     entries = flat.reshape(entries.shape)
     for row in range(number - 1):
-        later = entries[row + 1 :] * entries[row]
-        np.add.reduceat(later, partition.starts, axis=1, out=products[row, row + 1 :])
-    return _Pieces(largest, sums.reshape(8, *shape), products, exponents)
+        products = entries[row + 1 :] * entries[row]
+        np.add.reduceat(products, partition.starts, axis=1, out=sums[_PRODUCTS + row, row + 1 :])
+    return _Pieces(largest, sums, exponents)
 
 
 def _between(limits: Indices, indices: Indices) -> Indices:
@@ -232,13 +232,13 @@ def _large(rows: Tensor, partition: Partition, near_zero: float) -> _Pieces:
     limits = (near_zero * tops).clamp_(min=_SMALLEST_NORMAL)
     # Results kept one by one, between the large tensors that come and go, would keep the allocator
     # from giving the same room to the next ones.
-    found = tops.new_empty(len(columns), 10 + len(rows), len(rows))
+    found = tops.new_empty(len(columns), 2 + _PRODUCTS + len(rows), len(rows))
     for place, piece in zip(found, columns, strict=True):
         _describe(rows[:, piece], limits, place)
     # On another device, this is where it is waited for.
     numbers = np.moveaxis(found.cpu().numpy(), 0, -1)
-    exponents = numbers[9].astype(np.int32) if rows.dtype == torch.float64 else None
-    return _Pieces(numbers[0], numbers[1:9], numbers[10:], exponents)
+    exponents = numbers[1].astype(np.int32) if rows.dtype == torch.float64 else None
+    return _Pieces(numbers[0], numbers[2:], exponents)
 
 
 def _largest_finite(entries: Float[Tensor, "rows columns"]) -> Float[Tensor, " rows"]:
@@ -252,7 +252,8 @@ def _describe(
     limits: Float[Tensor, " rows"],
     out: Float[Tensor, "10+rows rows"],
 ) -> None:
-    """Writes largest magnitudes, sums, exponents and products of one piece."""
+    """Writes largest magnitudes, exponents and sums of one piece."""
+    sums = out[2:]
     block = reductions.as_double(entries)
     magnitudes = block.abs()
     torch.amax(magnitudes, 1, out=out[0])
@@ -261,29 +262,28 @@ def _describe(
         (_NEAR_ZEROS, magnitudes < limits[:, None]),
         (_NOT_FINITE, ~block.isfinite()),
     ):
-        out[1 + place] = is_true.sum(1)
+        sums[place] = is_true.sum(1)
     if entries.dtype == torch.float64:
         exponents = out[0].frexp().exponent.clamp_(-_LARGEST_EXPONENT, _LARGEST_EXPONENT)
         exponents = torch.where(out[0] > 0, exponents, -_LARGEST_EXPONENT)
         factors = torch.ldexp(torch.ones_like(limits), -exponents)[:, None]
         block, magnitudes = block * factors, magnitudes * factors
-        out[9] = exponents
+        out[1] = exponents
     mean = block.mean(1)
-    out[1 + _MEAN] = mean
-    out[1 + _MAGNITUDE] = magnitudes.mean(1)
-    out[10:] = (block @ block.T).triu_(1)
+    sums[_MEAN] = mean
+    sums[_MAGNITUDE] = magnitudes.mean(1)
+    sums[_PRODUCTS:] = (block @ block.T).triu_(1)
     distances = block - mean[:, None]
     powers = torch.square(distances, out=magnitudes)
-    out[1 + _SECOND] = powers.sum(1)
-    out[1 + _THIRD] = distances.mul_(powers).sum(1)
-    out[1 + _FOURTH] = powers.square_().sum(1)
+    sums[_SECOND] = powers.sum(1)
+    sums[_THIRD] = distances.mul_(powers).sum(1)
+    sums[_FOURTH] = powers.square_().sum(1)
 
 
 def _joined(pieces: _Pieces, partition: Partition) -> Moments:
     """Returns the moments of the groups, from those of their pieces."""
     members, firsts, counts = partition.members, partition.firsts, partition.counts
     sums = pieces.sums.take(members, axis=2)
-    products = pieces.products.take(members, axis=2)
     if pieces.exponents is not None:
         exponents = pieces.exponents.take(members, axis=1)
         raised = np.maximum.reduceat(exponents, firsts, axis=1)
@@ -293,7 +293,7 @@ def _joined(pieces: _Pieces, partition: Partition) -> Moments:
         sums[:_SECOND] *= shrink
         for order, power in enumerate((_SECOND, _THIRD, _FOURTH), start=2):
             sums[power] *= shrink**order
-        products *= shrink[:, None] * shrink
+        sums[_PRODUCTS:] *= shrink[:, None] * shrink
     means = np.add.reduceat(sums[:_SECOND] * partition.member_widths, firsts, axis=2)
     means /= counts
     # The sums of (x - mean)^2 and (x - mean)^4, with x - mean = (x - mean of the piece) + shift.
@@ -319,10 +319,10 @@ def _joined(pieces: _Pieces, partition: Partition) -> Moments:
     roots = np.sqrt(np.maximum(values[3:6], 0.0, out=values[3:6]), out=values[3:6])
     np.divide(fourth, variance * variance, out=values[6])
     np.putmask(values[6], are_equal, np.nan)
-    cosines = _cosines(np.add.reduceat(products, firsts, axis=2), roots[2])
+    cosines = _cosines(sums[_PRODUCTS:], roots[2])
     if pieces.exponents is not None:
         values[2:6] = np.ldexp(values[2:6], raised)
-    values[7:] = sums[_ZEROS:]
+    values[7:] = sums[_ZEROS:_PRODUCTS]
     if pieces.sums[_NOT_FINITE].any():
         values[1:7, values[9] > 0] = np.nan
     return Moments(values, cosines)
@@ -332,6 +332,7 @@ def _cosines(
     products: Float[Array, "rows rows groups"], norms: Float[Array, "rows groups"]
 ) -> Float[Array, "groups rows rows"]:
     scales = norms[:, None] * norms
+    # Each pair is there once.
     products = products + products.transpose(1, 0, 2)
     with_itself = slice(None, None, len(norms) + 1)
     products.reshape(-1, norms.shape[1])[with_itself] = norms * norms

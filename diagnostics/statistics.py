@@ -250,8 +250,8 @@ def gradient_statistics(
         >>> found = gradient_statistics(g, layout)
         >>> found.layers, found.max_magnitude[:, -1], found.zeros[:, -1]
         (('Linear', 'all'), array([8. , 0.5]), array([2., 2.]))
-        >>> found.matrices.ratios("residual").max_to_mean[1, -1]  # 8 / 0.375
-        np.float64(21.333333333333332)
+        >>> found.matrices.ratios("residual").max_to_mean[1, -1].item()  # 8 / 0.375
+        21.333333333333332
     """
     rows = check_gradients(grads, layout)
     terms = names_of_terms(grads)

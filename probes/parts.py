@@ -100,6 +100,7 @@ class Parts:
         self._learned: dict[Key, Part] = {}
         self._uncounted: dict[int, int] = {}  # steps of optimizers that belong to no part yet
         self._by_hand = MovedByHand()
+        self.session_steps: dict[int, int] = {}  # of each optimizer, since it is watched
         self.all: list[Part] = []
 
     def find(
@@ -187,6 +188,7 @@ class Parts:
 
     def stepped(self, optimizer: Optimizer) -> Part | None:
         """Counts the step of an optimizer; returns its part, None where it has none yet."""
+        self.session_steps[id(optimizer)] = self.session_steps.get(id(optimizer), 0) + 1
         moved = owned(optimizer)
         for part in self.all:
             if optimizer in part.optimizers or (

@@ -13,6 +13,7 @@ from torch import distributed
 from .bench import ProbeWarning
 from .errors import StoreError
 from .records import Event, Finding, Record
+from .run_json import read_document
 from .run_writer import RunWriter
 
 
@@ -56,6 +57,12 @@ class Recorder:
     def last_step(self, part: str) -> int | None:
         """Returns the latest step that is in the run; None where there is none."""
         return None if self._writer is None else self._writer.last_step(part)
+
+    def named_parts(self) -> set[str]:
+        """Returns the parts that the run tells apart by names, from earlier sessions as well."""
+        if self._writer is None:
+            return set()
+        return set(read_document(self.folder).get("parts", ()))
 
     def describe(self, **metadata: Any) -> None:
         """Adds to run.json; what is known before the run is opened is there from its beginning."""

@@ -15,6 +15,7 @@ from ..diagnostics.errors import ArgumentError, GradpathError
 from ..diagnostics.layout import ParameterLayout
 from .bench import Bench
 from .models import Optimizers, signature
+from .open_step import OpenStep
 from .parts import Part, Parts, label_of
 from .recorder import Recorder
 from .records import Event
@@ -112,19 +113,34 @@ class Registry:
         else:
             self._recorder.describe(torch_seed=torch.initial_seed(), **about)
 
+    def settle(self, step: OpenStep) -> Part:
+        """Returns the part that a step is of, now that it is known which optimizers took it."""
+        guess = step.part
+        was_guess = guess.is_guess
+        part, shrunk = self.parts.settle(guess, list(step.passes), step.stepped)
+        if shrunk:
+            step.restrict(part)
+        if was_guess and part is guess and not part.is_guess:
+            self._introduce(part, next(iter(step.passes.values())), sys._getframe(1))
+            step.number = max(0, part.step - 1)
+        return part
+
     def _introduce(self, part: Part, one: Pass, frame: FrameType | None) -> None:
         self._recorder.begin()
         self.replicas_of(part)
-        self._name_apart(frame)
+        if part.is_guess:
+            return  # until it is known what it is
+        self._name_apart(part, frame)
         self._continue_number(part)
         self.describe(part, one)
 
-    def _name_apart(self, frame: FrameType | None) -> None:
-        """Gives all parts names as soon as there are two."""
-        if len(self.parts.all) < 2:
+    def _name_apart(self, new: Part, frame: FrameType | None) -> None:
+        """Gives all parts names as soon as there are two, or were before a resume."""
+        known = [part for part in self.parts.all if not part.is_guess]
+        if len(self.parts.all) < 2 and not self._recorder.named_parts():
             return
-        taken = {part.name for part in self.parts.all if part.name}
-        for part in self.parts.all:
+        taken = {part.name for part in known if part.name}
+        for part in known:
             if part.name:
                 continue
             base = label_of(part, frame)
@@ -133,7 +149,7 @@ class Registry:
                 count += 1
                 name = f"{base}#{count}"
             taken.add(name)
-            if part is not self.parts.all[-1]:
+            if part is not new:
                 self._recorder.rename_part(part.name, name)
                 self._bench.rename_part(part.name, name)
             part.name = name
@@ -142,12 +158,18 @@ class Registry:
         """After a resume, counts on from the optimizer's own number, else from the last step."""
         if not self._recorder.is_resumed:
             return
-        own = [taken for each in part.optimizers if (taken := _steps_taken(each)) is not None]
+        # Without the steps that it has taken since it is watched.
+        since = self.parts.session_steps
+        own = [
+            before
+            for each in part.optimizers
+            if (before := (_steps_taken(each) or 0) - since.get(id(each), 0)) > 0
+        ]
         last = self._recorder.last_step(part.name)
         if own:
-            part.step = max(own)
+            part.step += max(own)
         elif last is not None:
-            part.step = last + 1
+            part.step += last + 1
 
 
 def _steps_taken(optimizer: Optimizer) -> int | None:

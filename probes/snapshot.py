@@ -207,6 +207,7 @@ class Snapshot:
     parameters_before: Float[Tensor, " params"] | None = None
     parameters_after: Float[Tensor, " params"] | None = None
     graph_is_alive: bool = False
+    _total: SymmetricOperator | None = None
 
     @property
     def learning_rate(self) -> float | None:
@@ -311,16 +312,17 @@ class Snapshot:
             raise NotMeasurableError(
                 'Curvature needs the live graph: the instrument must read "graph".'
             )
-        if (self.part, term) not in self._hessians:
-            one = next((p for p in self.passes if term == TOTAL or term in p.names), None)
-            if one is None:
-                raise NotMeasurableError(f"There is no term {term!r} at this step.")
-            self._hessians[self.part, term] = one.hessian(term, self.layout, self.replicas)
-        return self._hessians[self.part, term]
-
-    @cached_property
-    def _hessians(self) -> dict[tuple[str, str], SymmetricOperator]:
-        return {}
+        if term == TOTAL and self._total is not None:
+            return self._total
+        one = next((p for p in self.passes if term == TOTAL or term in p.names), None)
+        if one is None:
+            raise NotMeasurableError(f"There is no term {term!r} at this step.")
+        hessian = one.hessian(term, self.layout, self.replicas)
+        if term == TOTAL:
+            # Several instruments want it. Each operator holds vectors of the model's size, so those
+            # of the terms are not kept.
+            self._total = hessian
+        return hessian
 
     @cached_property
     def stability(self) -> OptimizerStability | None:
@@ -349,6 +351,6 @@ class Snapshot:
     def release(self) -> None:
         """Lets go of the graph."""
         self.graph_is_alive = False
-        self._hessians.clear()
+        self._total = None
         for one in self.passes:
             one.release()

@@ -278,9 +278,7 @@ class Stepping:
     def close(self, step: OpenStep) -> None:
         """Measures what can be measured when a step is over, and commits it."""
         self.thread.open.pop(step.part, None)
-        part, shrunk = self.registry.parts.settle(step.part, list(step.passes), step.stepped)
-        if shrunk:
-            step.restrict(part)
+        part = self.registry.settle(step)
         snapshot = self._snapshot(step, list(step.passes.values()))
         records = close_step(step, snapshot, self.bench)
         if any(getattr(instrument, "follows_up", False) for instrument in step.due):

@@ -81,8 +81,7 @@ def test_distances_by_layer_are_those_of_imbalance() -> None:
             pair = magnitude_distance(histograms["boundary", layer], histograms[term, layer])
             assert found[row, column] == pytest.approx(pair)
         first, second = (
-            sum(histogram for (term, _), histogram in histograms.items() if term == wanted)
-            for wanted in ("boundary", term)
+            GradientHistogram.of(values[TERMS.index(wanted)]) for wanted in ("boundary", term)
         )
         assert found[row, -1] == pytest.approx(magnitude_distance(first, second))
     # The order of the mapping is that of the rows.

@@ -117,7 +117,7 @@ def test_tables_are_read_like_single_scalars(
 
 
 def test_all_tables_of_a_step_are_one_row_whose_columns_are_stored_once(tmp_path: Path) -> None:
-    records = [
+    records: list[Record] = [
         Scalar("learning_rate", 0.1),
         ScalarTable(
             ("norm", "mean"), np.arange(12.0).reshape(2, 2, 3), ("a", "b"), ("0", "2", "all")

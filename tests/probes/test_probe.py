@@ -614,3 +614,68 @@ def test_the_run_says_what_was_trained(tmp_path: Path) -> None:
     assert about["optimizers"] == ["Adam"]
     assert about["torch_seed"] == 7
     assert [layer["layer"] for layer in about["layers"]] == ["0", "0", "2", "2"]
+
+
+def test_a_run_of_several_parts_is_resumed_by_their_names(tmp_path: Path) -> None:
+    for resume in (False, True):
+        with Probe(None, tmp_path / "run", schedule=every(1), resume=resume, strict=True):
+            gan(3)
+    run = Run(tmp_path / "run")
+    assert set(run.parts) == {"discriminator", "generator"}
+    assert run.timeline().groupby("part").size().to_dict() == {"discriminator": 6, "generator": 6}
+
+
+@pytest.mark.external
+def test_the_terms_of_torchjd_are_seen(tmp_path: Path) -> None:
+    autojac = pytest.importorskip("torchjd.autojac")
+    aggregation = pytest.importorskip("torchjd.aggregation")
+
+    def train(steps: int) -> list[Tensor]:
+        seeded()
+        net = network()
+        optimizer = torch.optim.SGD(net.parameters(), 1e-2)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            residual, boundary = residual_of(net, points()), boundary_of(net)
+            autojac.backward([residual, boundary])
+            autojac.jac_to_grad(list(net.parameters()), aggregation.UPGrad())
+            optimizer.step()
+        return [p.detach() for p in net.parameters()]
+
+    without = train(6)
+    with Probe(None, tmp_path / "run", schedule=every(2), strict=True):
+        watched = train(6)
+    assert all(torch.equal(a, b) for a, b in zip(without, watched, strict=True))
+    run = Run(tmp_path / "run")
+    assert run.terms == ("residual", "boundary")
+    assert run.steps == (0, 2, 4)
+    assert set(run.histograms()["term"]) == {"residual", "boundary"}
+    assert set(run.eigenvalues()["term"]) == {"residual", "boundary"}
+    assert run.scalars("weight")["value"].isna().all()
+
+
+@pytest.mark.parametrize("kind", ["list", "sum", "autograd", "inputs"])
+def test_losses_in_a_list_are_terms(kind: str, tmp_path: Path) -> None:
+    seeded()
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-2)
+    with Probe(net, tmp_path / "run", schedule=every(1), strict=True):
+        for _ in range(2):
+            optimizer.zero_grad()
+            residual, boundary = residual_of(net, points()), boundary_of(net)
+            losses = [residual, boundary]
+            if kind == "list":
+                for loss in losses:
+                    loss.backward()
+            elif kind == "sum":
+                torch.stack(losses).sum().backward()
+            elif kind == "autograd":
+                torch.autograd.backward(losses, [None, torch.tensor(3.0)])
+            else:
+                torch.stack(losses).sum().backward(inputs=list(net[0].parameters()))
+            optimizer.step()
+    run = Run(tmp_path / "run")
+    assert run.terms == ("residual", "boundary")
+    weights = run.scalars("weight").query("term == 'boundary'")["value"]
+    assert set(weights) == {3.0 if kind == "autograd" else 1.0}
+    assert run.scalars("self_check")["value"].max() < 1e-6
