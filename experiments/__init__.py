@@ -1,1 +1,8 @@
-"""The reference problems, the networks and weightings M1-M4, sweeps."""
+"""The reference problems, the networks and weightings M1-M4, sweeps.
+
+Names are loaded at their first use; `__init__.pyi` lists them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,7 @@
 """Trains with one process or several, a share of each batch a process, and a probe on it.
 
+WAY is attach, backward, or bare for a training without a probe:
+
 python replica_process.py FOLDER WAY        (alone, or under torchrun)
 """
 
@@ -27,8 +29,10 @@ def main(folder: str, way: str) -> None:
     model = DistributedDataParallel(net) if is_distributed else net
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     points = torch.Generator().manual_seed(1)
-    probe = Probe(model, folder, instruments="full", schedule=every(2), strict=True)
-    if way == "attach":
+    probe = None
+    if way != "bare":
+        probe = Probe(model, folder, instruments="full", schedule=every(2), strict=True)
+    if way == "attach" and probe is not None:
         probe.attach()
     for _ in range(STEPS):
         x = torch.rand(32, 1, generator=points, dtype=torch.float64).chunk(world)[rank]
@@ -36,12 +40,13 @@ def main(folder: str, way: str) -> None:
         u = model(x)
         data = (u - torch.sin(x)).square().mean()
         size = u.square().mean()
-        if way == "attach":
+        if way != "backward" or probe is None:
             (data + 0.1 * size).backward()
         else:
             probe.backward({"data": data, "size": size}, {"size": 0.1})
         optimizer.step()
-    probe.detach()
+    if probe is not None:
+        probe.detach()
     torch.save([p.detach() for p in net.parameters()], f"{folder}.{rank}.pt")
     if is_distributed:
         distributed.destroy_process_group()

@@ -20,7 +20,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 KEY = ["step", "name", "term", "layer"]
 
 
-def train(command: list[str], folder: Path, way: str) -> Run:
+def train(command: list[str], folder: Path, way: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run(
         [*command, PROCESS, str(folder), way],
@@ -29,14 +29,14 @@ def train(command: list[str], folder: Path, way: str) -> Run:
         timeout=240,
         capture_output=True,
     )
-    return Run(folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["attach", "backward"])
 def test_two_processes_record_what_one_does(way: str, tmp_path: Path) -> None:
-    one = train([sys.executable], tmp_path / "one", way)
-    two = train(TORCHRUN, tmp_path / "two", way)
+    train([sys.executable], tmp_path / "one", way)
+    train(TORCHRUN, tmp_path / "two", way)
+    one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
     assert two.status == "finished"
     assert one.steps == two.steps == (0, 2, 4)
     first = one.scalars().set_index(KEY)["value"]
@@ -60,3 +60,12 @@ def test_two_processes_record_what_one_does(way: str, tmp_path: Path) -> None:
     for alone, left, right in zip(*parameters, strict=True):
         assert torch.equal(left, right)
         torch.testing.assert_close(alone, left)
+
+
+@pytest.mark.slow
+def test_two_processes_end_in_the_same_bits_with_and_without_a_probe(tmp_path: Path) -> None:
+    for way in ("bare", "attach"):
+        train(TORCHRUN, tmp_path / way, way)
+    for rank in (0, 1):
+        bare, watched = (torch.load(tmp_path / f"{way}.{rank}.pt") for way in ("bare", "attach"))
+        assert all(torch.equal(a, b) for a, b in zip(bare, watched, strict=True))

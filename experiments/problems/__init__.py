@@ -1,0 +1,1 @@
+"""The reference problems, one a file. `..registry` finds them here."""
