@@ -69,12 +69,13 @@ def with_unique_names(drafts: Sequence[Draft]) -> Iterator[tuple[Draft, str, str
     identities: set[str] = set()
     for draft in drafts:
         base = draft.name or graph_name(draft.edges[0])
-        name = _numbered(base, names)
+        name = numbered(base, names)
         code = name if draft.name else f"{base}:{signature(draft.edges[0])}"
-        yield draft, _numbered(code, identities), name
+        yield draft, numbered(code, identities), name
 
 
-def _numbered(base: str, taken: set[str]) -> str:
+def numbered(base: str, taken: set[str]) -> str:
+    """Returns a name that is not taken, "base" or "base#2" and so on, and takes it."""
     name, count = base, 1
     while name in taken:
         count += 1

@@ -27,6 +27,7 @@ from ..diagnostics.hooks import walk_below
 from ..diagnostics.instances import alive
 from ..diagnostics.layout import ParameterLayout
 from ..diagnostics.recording import user_frames
+from ..diagnostics.term_groups import numbered
 from ..diagnostics.term_names import name_tensors, variables_of
 
 Model = nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module]
@@ -150,13 +151,9 @@ def find_models(leaves: Sequence[Tensor], frame: FrameType | None) -> dict[str, 
         return {"": chosen[0]}
     names = variables_with(chosen, frame)
     found: dict[str, nn.Module] = {}
+    taken: set[str] = set()
     for module in chosen:
-        base = names.get(id(module), type(module).__name__)
-        name, count = base, 1
-        while name in found:
-            count += 1
-            name = f"{base}{count}"
-        found[name] = module
+        found[numbered(names.get(id(module), type(module).__name__), taken)] = module
     return found
 
 
@@ -225,16 +222,12 @@ def _paths(module: nn.Module) -> dict[str, Tensor]:
 
 def _named(tensors: Sequence[Tensor], frame: FrameType | None) -> dict[str, Tensor]:
     names = name_tensors(frame, tensors)
-    found: dict[str, Tensor] = {}
-    for tensor in tensors:
-        base = names.get(id(tensor), "coefficient")
-        name, count = base, 1
-        while name in found:
-            count += 1
-            name = f"{base}#{count}"
+    taken: set[str] = set()
+    return {
         # A dot would make a layer of what stands before it.
-        found[name.replace(".", "_")] = tensor
-    return found
+        numbered(names.get(id(tensor), "coefficient").replace(".", "_"), taken): tensor
+        for tensor in tensors
+    }
 
 
 def _children(module: nn.Module) -> list[nn.Module]:

@@ -17,6 +17,7 @@ from ..diagnostics.layout import ParameterLayout
 from ..diagnostics.live_graph import differentiate
 from ..diagnostics.operators import SymmetricOperator
 from ..diagnostics.recording import ForwardRecording
+from ..diagnostics.term_groups import numbered
 from ..diagnostics.terms import Term, Terms, as_terms, find_terms
 from .interception import BackwardCall
 from .models import Scalers
@@ -160,22 +161,13 @@ def _apart(terms: Sequence[Term], renamed: Mapping[str, str]) -> tuple[Term, ...
     identities: set[str] = set()
     apart = []
     for term in terms:
-        name = _numbered(renamed.get(term.name, term.name), names)
-        apart.append(replace(term, name=name, identity=_numbered(term.identity, identities)))
+        name = numbered(renamed.get(term.name, term.name), names)
+        apart.append(replace(term, name=name, identity=numbered(term.identity, identities)))
     return tuple(apart)
 
 
 def _number(value: float | Tensor) -> float:
     return float(value.detach()) if isinstance(value, Tensor) else float(value)
-
-
-def _numbered(base: str, taken: set[str]) -> str:
-    name, count = base, 1
-    while name in taken:
-        count += 1
-        name = f"{base}#{count}"
-    taken.add(name)
-    return name
 
 
 def _weights_in(total: Tensor, losses: Mapping[str, Tensor]) -> dict[str, float]:

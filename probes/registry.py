@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ..diagnostics.errors import ArgumentError, GradpathError
 from ..diagnostics.layout import ParameterLayout
+from ..diagnostics.term_groups import numbered
 from .bench import Bench
 from .models import Optimizers, signature
 from .open_step import OpenStep
@@ -143,12 +144,7 @@ class Registry:
         for part in known:
             if part.name:
                 continue
-            base = label_of(part, frame)
-            name, count = base, 1
-            while name in taken:
-                count += 1
-                name = f"{base}#{count}"
-            taken.add(name)
+            name = numbered(label_of(part, frame), taken)
             if part is not new:
                 self._recorder.rename_part(part.name, name)
                 self._bench.rename_part(part.name, name)
