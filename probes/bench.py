@@ -27,10 +27,33 @@ class ProbeWarning(UserWarning):
 
 @dataclass
 class _Spent:
-    """What a schedule's measurements have cost."""
+    """What a schedule's measurements have cost.
+
+    Attributes:
+        seconds: of all but the first one, which sets up much that the others find.
+        last: seconds of the last one.
+        times: how many there were.
+    """
 
     seconds: float = 0.0
+    last: float = 0.0
     times: int = 0
+
+    def begin(self) -> None:
+        """Another measurement begins."""
+        self.times += 1
+        self.last = 0.0
+
+    def add(self, seconds: float) -> None:
+        """It has taken so many seconds more."""
+        self.last += seconds
+        if self.times > 1:
+            self.seconds += seconds
+
+    @property
+    def next_cost(self) -> float | None:
+        """What the next one is likely to cost; None before the first."""
+        return self.last if self.times else None
 
 
 @dataclass
@@ -113,8 +136,7 @@ class Bench:
         replicas: Replicas | None,
     ) -> bool:
         spent = self._spent[part, id(schedule)]
-        cost = spent.seconds / spent.times if spent.times else None
-        due = schedule.due(step, Clock(training, spent.seconds, cost))
+        due = schedule.due(step, Clock(training, spent.seconds, spent.next_cost))
         if replicas is None or replicas.count == 1 or not isinstance(schedule, WithinBudget):
             return due
         # Each process has a clock of its own; all must measure at the same steps.
@@ -156,12 +178,12 @@ class Bench:
     def charge(self, part: str, instruments: Iterable[Instrument], seconds: float) -> None:
         """Counts seconds for the schedules of some instruments."""
         for schedule in {id(self._schedules[i.name]) for i in instruments}:
-            self._spent[part, schedule].seconds += seconds
+            self._spent[part, schedule].add(seconds)
 
     def count(self, part: str, instruments: Iterable[Instrument]) -> None:
         """Counts one measuring step for the schedules of some instruments."""
         for schedule in {id(self._schedules[i.name]) for i in instruments}:
-            self._spent[part, schedule].times += 1
+            self._spent[part, schedule].begin()
 
     def rename_part(self, old: str, new: str) -> None:
         """Goes on under another name of a part."""

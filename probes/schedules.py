@@ -18,8 +18,8 @@ class Clock:
     """What measuring has cost so far, and the next measurement will."""
 
     training: float  # seconds of the training, those of all measurements left out
-    measuring: float  # seconds of all measurements that share a budget
-    next_cost: float | None  # seconds, such as the mean of those before; None before the first
+    measuring: float  # seconds of all measurements that share a budget, but for the first one
+    next_cost: float | None  # seconds, as far as the last ones tell; None before the first
 
 
 class Schedule(Protocol):
@@ -67,6 +67,17 @@ class LogSpaced:
         last = math.ceil(self.per_decade * math.log10(step + 0.5))
         places = range(max(0, first), last + 1)
         return any(round(10 ** (k / self.per_decade)) == step for k in places)
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Due when one of several schedules is; see `any_of`."""
+
+    schedules: tuple[Schedule, ...]
+
+    def due(self, step: int, clock: Clock) -> bool:
+        """Returns whether to measure at this step."""
+        return any(schedule.due(step, clock) for schedule in self.schedules)
 
 
 @dataclass(frozen=True)
@@ -130,11 +141,23 @@ def log_spaced(per_decade: int) -> LogSpaced:
     return LogSpaced(per_decade)
 
 
+def any_of(*schedules: Schedule) -> AnyOf:
+    """Returns a schedule that is due when one of some others is.
+
+    Example:
+        >>> clock = Clock(training=0.0, measuring=0.0, next_cost=None)
+        >>> [step for step in range(30) if any_of(every(10), at(3)).due(step, clock)]
+        [0, 3, 10, 20]
+    """
+    return AnyOf(schedules)
+
+
 def within_budget(fraction: float, of: Schedule | None = None) -> WithinBudget:
     """Returns a schedule that keeps the time of measurements below a share of the training time.
 
-    The first measurement is made at once: its cost is unknown, and the beginning of a training
-    says much. Each further one is due when the share pays for it and for all those made.
+    The first measurement is made at once and does not count: its cost is unknown, and the beginning
+    of a training says much. Each further one is due when the share pays for it and for all those
+    made since.
 
     Args:
         fraction: the share, between 0 and 1.

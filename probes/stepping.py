@@ -283,8 +283,10 @@ class Stepping:
         records = close_step(step, snapshot, self.bench)
         if any(getattr(instrument, "follows_up", False) for instrument in step.due):
             records += self._change(step, snapshot)
+        begun = time.perf_counter()
         if self.recorder.record(step.number, records, part.name, part.evaluations):
             self.last_recorded = step.number
+        self.bench.charge(part.name, step.due, time.perf_counter() - begun)
 
     def flush(self) -> None:
         """Commits what is open in this thread."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..records import Record, ScalarTable
-from ..schedules import Schedule, every
+from ..schedules import Schedule
 from ..snapshot import Snapshot
-from .base import Reads
+from .base import Reads, often
 
 
 @dataclass(eq=False)
@@ -21,7 +21,7 @@ class Alignment:
     those after it, likewise; `cancellation`, ||sum w g|| / sum ||w g||, likewise.
     """
 
-    schedule: Schedule = field(default_factory=lambda: every(100))
+    schedule: Schedule = field(default_factory=often)
     name: str = "alignment"
     reads: Reads = "gradients"
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import Literal, Protocol
 
 from ..records import Record
-from ..schedules import Schedule
+from ..schedules import Schedule, any_of, every, log_spaced
 from ..snapshot import Snapshot
 
 Reads = Literal["losses", "gradients", "graph", "step", "update"]
@@ -40,6 +40,11 @@ class Instrument(Protocol):
     def measure(self, snapshot: Snapshot) -> Iterable[Record]:
         """Returns what it finds; may be a generator."""
         ...
+
+
+def often() -> Schedule:
+    """Returns when gradients are measured by default: often at first, then every 200 steps."""
+    return any_of(log_spaced(8), every(200))
 
 
 def reads(instrument: Instrument) -> Reads:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from ...diagnostics.histograms import histograms_by_layer
 from ..records import HistogramRecord, Record
-from ..schedules import Schedule, every
+from ..schedules import Schedule
 from ..snapshot import Snapshot
-from .base import Reads
+from .base import Reads, often
 
 
 @dataclass(eq=False)
@@ -21,7 +21,7 @@ class GradientHistograms:
     Records: histograms `gradient`.
     """
 
-    schedule: Schedule = field(default_factory=lambda: every(100))
+    schedule: Schedule = field(default_factory=often)
     name: str = "gradient_histograms"
     reads: Reads = "gradients"
 

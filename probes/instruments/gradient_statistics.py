@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from ...diagnostics.statistics import QUANTITIES, LayerStatistics
 from ..records import Record, ScalarTable
-from ..schedules import Schedule, every
+from ..schedules import Schedule
 from ..snapshot import Snapshot
-from .base import Reads
+from .base import Reads, often
 
 # What is recorded of them, under which name.
 _NAMES = {
@@ -34,7 +34,7 @@ class GradientStatistics:
     and for all other parameters alone.
     """
 
-    schedule: Schedule = field(default_factory=lambda: every(100))
+    schedule: Schedule = field(default_factory=often)
     name: str = "gradient_statistics"
     reads: Reads = "gradients"
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from ...diagnostics.statistics import RATIOS
 from ..records import Event, Record, ScalarTable
-from ..schedules import Schedule, every
+from ..schedules import Schedule
 from ..snapshot import Snapshot
-from .base import Reads
+from .base import Reads, often
 
 # Pieces of names that people give to the term which the others are compared with.
 _REFERENCES = ("resid", "pde", "physic", "interior", "colloc")
@@ -32,7 +32,7 @@ class Imbalance:
     `MagnitudeRatios`.
     """
 
-    schedule: Schedule = field(default_factory=lambda: every(100))
+    schedule: Schedule = field(default_factory=often)
     reference: str | None = None
     name: str = "imbalance"
     reads: Reads = "gradients"

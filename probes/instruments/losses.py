@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..records import Event, Finding, Record, Scalar
-from ..schedules import Schedule, every
+from ..schedules import Schedule, every, within_budget
 from ..snapshot import TOTAL, Snapshot
 from .base import Reads
 
@@ -16,13 +16,16 @@ from .base import Reads
 class Losses:
     """The value of every term, raw and weighted, its weight, the total and the learning rate.
 
+    By default every ten steps, as long as that takes less than a hundredth of the time: finding the
+    terms of a loss takes as long as a step of a very small network. `probe.backward` knows them.
+
     Where a term was given as values at points, also their standard deviation. The first value that
     is not finite is a finding.
 
     Records: scalars `loss`, `weighted_loss`, `weight`, `loss_deviation`, `learning_rate`.
     """
 
-    schedule: Schedule = field(default_factory=lambda: every(10))
+    schedule: Schedule = field(default_factory=lambda: within_budget(0.008, every(10)))
     name: str = "losses"
     reads: Reads = "losses"
     _found: dict[str, int] = field(default_factory=dict)  # by part, the step

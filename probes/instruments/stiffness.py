@@ -69,7 +69,7 @@ class Stiffness:
     start two vectors of the model's size are kept a term, with `certified=True` none.
 
     Args:
-        schedule: when; by default eight times a decade, as long as it takes 2 % of the time.
+        schedule: when; by default sixteen times a decade, as long as it takes 1 % of the time.
         terms: which; None: every term and "total".
         layers: whose diagonal blocks are measured as well, of the total; "all" of them.
         tol: relative to the largest magnitude in the spectrum.
@@ -81,7 +81,7 @@ class Stiffness:
     Records: eigenvalues `hessian`.
     """
 
-    schedule: Schedule = field(default_factory=lambda: within_budget(0.02, log_spaced(8)))
+    schedule: Schedule = field(default_factory=lambda: within_budget(0.01, log_spaced(16)))
     terms: Sequence[str] | None = None
     layers: Sequence[str] | str = ()
     tol: float = 1e-2

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ...diagnostics.imbalance import ALL
 from ..records import Record, Scalar
-from ..schedules import Schedule, every
+from ..schedules import Schedule
 from ..snapshot import NotMeasurableError, Snapshot
-from .base import Reads
+from .base import Reads, often
 
 
 @dataclass(eq=False)
@@ -23,7 +23,7 @@ class Updates:
     Records: scalars `update_norm`, `parameter_norm` (before the step), `distance_from_start`.
     """
 
-    schedule: Schedule = field(default_factory=lambda: every(100))
+    schedule: Schedule = field(default_factory=often)
     name: str = "updates"
     reads: Reads = "update"
     _starts: dict[str, Tensor] = field(default_factory=dict)

@@ -94,7 +94,7 @@ def test_example(name: str, tmp_path: Path) -> None:
     for each in (probed, unedited):
         assert each.status == "finished"
         assert each.terms == example.terms
-        assert set(range(0, example.steps, 10)) <= set(each.steps)
+        assert {0, 1, 2, 10, 100, *range(0, example.steps, 200)} <= set(each.steps)
         assert each.scalars("self_check")["value"].max() < 1e-5
         assert len(each.eigenvalues()) >= 6
         assert len(each.histograms()) >= 2 * len(each.layers) * len(example.terms)
@@ -104,6 +104,7 @@ def test_example(name: str, tmp_path: Path) -> None:
         scalars = each.scalars()
         frames.append(scalars[scalars["name"].isin(names)].set_index(KEY)["value"])
     shared = frames[0].index.intersection(frames[1].index)
-    assert len(shared) > 0.95 * max(map(len, frames))
+    # How often losses are measured depends on the time that a step takes.
+    assert len(shared) > 0.5 * max(map(len, frames))
     tolerance = 1e-3 if name == "annealing" else 1e-6  # weights are rounded in another order
     np.testing.assert_allclose(frames[1][shared], frames[0][shared], rtol=tolerance, atol=1e-9)

@@ -1,0 +1,209 @@
+"""One step of training as a pure function of one flat vector, with the gradient of every term.
+
+The parameters of a network, the moments of Adam and the gradients are flat vectors, in the order of
+a `ParameterLayout`. A step takes and returns them, so that it compiles as a whole, that a probe may
+still read the parameters from before it, and that a checkpoint is three vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call
+
+from ..diagnostics.kernel import tangent_kernel
+from ..diagnostics.layout import ParameterLayout
+from ..diagnostics.stability import OptimizerStability, adam_limit
+from .compilation import compiled
+from .domains import Batch
+from .formulation import Problem
+from .networks import MLP
+
+# Adam's defaults; the paper has no others.
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+def learning_rate(step: int) -> float:
+    """Returns the paper's learning rate, 1e-3 times 0.9^(step / 1000), without stairs.
+
+    Source: GradientPathologiesPINNs, `exponential_decay(1e-3, step, 1000, 0.9, staircase=False)`.
+    """
+    return 1e-3 * math.pow(0.9, step / 1000)
+
+
+@dataclass(frozen=True, eq=False)
+class AdamState:
+    """The parameters of a network, and what Adam remembers."""
+
+    parameters: Float[Tensor, " params"]
+    mean: Float[Tensor, " params"]  # of gradients, not corrected for its start at zero
+    square: Float[Tensor, " params"]  # likewise of squared gradients
+
+    @classmethod
+    def of(cls, parameters: Float[Tensor, " params"]) -> AdamState:
+        """Returns the state before the first step."""
+        zeros = torch.zeros_like(parameters)
+        return cls(parameters, zeros, zeros.clone())
+
+    def stability(self, step: int) -> OptimizerStability:
+        """Returns the limit of the step with this number, this being the state after it.
+
+        Source: Cohen et al. 2022, arXiv 2207.14484.
+        """
+        rate, taken = learning_rate(step), step + 1
+        root = (self.square / (1 - BETA2**taken)).sqrt()
+        return OptimizerStability(
+            limit=adam_limit(rate, BETA1),
+            diagonal=(1 - BETA1**taken) * (root + EPSILON),
+            weight_decay=None,
+            maximize=False,
+            held=(),
+            rule="(2 + 2 b1) / ((1 - b1) eta), Cohen et al. 2022, arXiv 2207.14484",
+            status="Adam, with the preconditioner that this step was taken with.",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """What one step has computed."""
+
+    losses: Float[Tensor, " terms"]  # before the step, unweighted
+    gradients: Float[Tensor, "terms params"]  # likewise
+    state: AdamState  # after it
+
+
+class FlatLosses:
+    """The loss terms of a problem as functions of a flat vector of parameters.
+
+    Args:
+        problem: whose terms.
+        network: of which the buffers are taken as they are, and the parameters are not.
+    """
+
+    def __init__(self, problem: Problem, network: MLP) -> None:
+        self.problem = problem
+        self.network = network
+        self.layout = ParameterLayout.of(network)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The names of the terms, in the order of every vector of losses."""
+        return self.problem.terms
+
+    def of_named(
+        self, parameters: Mapping[str, Tensor], batch: Batch
+    ) -> Float[Tensor, " terms"]:
+        """Returns the terms at parameters given by name."""
+        named = dict(parameters)
+
+        def field(points: Tensor) -> Tensor:
+            values: Tensor = functional_call(self.network, named, (points,))
+            return values
+
+        losses = self.problem.losses(field, batch)
+        return torch.stack([losses[term] for term in self.terms])
+
+    def __call__(
+        self, parameters: Float[Tensor, " params"], batch: Batch
+    ) -> Float[Tensor, " terms"]:
+        """Returns the terms at a flat vector of parameters."""
+        return self.of_named(self.layout.unflatten(parameters), batch)
+
+    def unreached(self, batch: Batch) -> dict[str, tuple[str, ...]]:
+        """Returns the names of the parameters that each term does not reach at all.
+
+        In a flat vector all parameters are one tensor, which every term reaches.
+        """
+        leaves = {
+            name: part.detach().clone().requires_grad_()
+            for name, part in self.layout.unflatten(self.layout.flatten()).items()
+        }
+        losses = self.of_named(leaves, batch)
+        found = {}
+        for term, loss in zip(self.terms, losses, strict=True):
+            slopes = torch.autograd.grad(
+                loss, list(leaves.values()), retain_graph=True, allow_unused=True
+            )
+            found[term] = tuple(
+                name for name, slope in zip(leaves, slopes, strict=True) if slope is None
+            )
+        return found
+
+    def kernel_traces(self, batch: Batch) -> dict[str, float]:
+        """Returns the trace of each term's tangent kernel at the network's own parameters.
+
+        They are exact, from the gradient of every residual. Residuals on several boxes, such as the
+        edges of a square, are all rows of one kernel.
+        """
+        residuals = self.problem.residuals(self.network, batch)
+        count = sum(residual.numel() for residual in residuals.values())
+        kernel = tangent_kernel(residuals, self.layout, exact_points=count)
+        return {term: block.trace.value for term, block in kernel.blocks.items()}
+
+
+class TrainingStep:
+    """A step of Adam on the weighted sum of the terms, compiled where that is possible.
+
+    Args:
+        losses: the terms.
+        batch: any of the batches that steps will be taken on, to trace with.
+        compile: whether to try.
+
+    Attributes:
+        is_compiled: whether it is.
+    """
+
+    def __init__(self, losses: FlatLosses, batch: Batch, *, compile: bool = True) -> None:
+        self.losses = losses
+        self._step, self.is_compiled = self._take, False
+        if compile:
+            state = AdamState.of(losses.layout.flatten())
+            arguments = self._arguments(state, torch.ones(len(losses.terms)), 0, batch)
+            self._step, self.is_compiled = compiled(self._take, arguments, what="The training step")
+
+    def __call__(
+        self, state: AdamState, weights: Float[Tensor, " terms"], step: int, batch: Batch
+    ) -> Taken:
+        """Takes the step with this number; what is given is not changed."""
+        losses, gradients, *after = self._step(*self._arguments(state, weights, step, batch))
+        return Taken(losses, gradients, AdamState(*after))
+
+    def _arguments(
+        self, state: AdamState, weights: Tensor, step: int, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Batch]:
+        # The corrections of Adam's bias are numbers that change with the step: a compiled function
+        # takes them as a tensor, or would be compiled anew. Computed in double precision, as
+        # torch.optim.Adam does, and rounded once.
+        like = state.parameters
+        rate = learning_rate(step) / (1 - BETA1 ** (step + 1))
+        root = math.sqrt(1 - BETA2 ** (step + 1))
+        scales = torch.tensor([rate, root], dtype=like.dtype)
+        return like, state.mean, state.square, weights.to(like.dtype), scales, batch
+
+    def _take(
+        self,
+        parameters: Tensor,
+        mean: Tensor,
+        square: Tensor,
+        weights: Tensor,
+        scales: Tensor,
+        batch: Batch,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        with torch.enable_grad():
+            point = parameters.detach().requires_grad_()
+            losses = self.losses(point, batch)
+            # One forward pass for all; the graphs behind it may share what they like.
+            rows = [torch.autograd.grad(loss, point, retain_graph=True)[0] for loss in losses]
+        gradients = torch.stack(rows)
+        gradient = weights @ gradients
+        rate, root = scales
+        # As torch.optim.Adam, operation by operation.
+        mean = torch.lerp(mean, gradient, 1 - BETA1)
+        square = BETA2 * square + (1 - BETA2) * gradient * gradient
+        stepped = parameters - rate * (mean / (square.sqrt() / root + EPSILON))
+        return losses.detach(), gradients, stepped, mean, square
