@@ -73,6 +73,15 @@ def print_examination() -> bool:
     return healthy
 
 
+# What the optional packages are for, by the extra that brings them.
+_EXTRAS = {
+    "directions": "weighting rules that combine gradients",
+    "parquet": "gradpath export --to parquet",
+    "tensorboard": "gradpath export --to tensorboard",
+    "dask": "sweeps on a Dask cluster",
+}
+
+
 def installed() -> Iterator[Check]:
     """Yields Python, gradpath and what gradpath needs, with versions held against our bounds."""
     yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
@@ -97,14 +106,16 @@ def working() -> Iterator[Check]:
     yield _compiler()
     for requirement in _requirements():
         marker = str(requirement.marker or "")
-        if "directions" in marker:
-            version = _version(requirement.name)
-            if version is None:
-                detail = "not installed; weighting rules that combine gradients want it: "
-                detail += "python -m pip install 'gradpath[directions]'"
-                yield Check(requirement.name, "note", detail)
-            else:
-                yield Check(requirement.name, "ok", version)
+        extra = next((extra for extra in _EXTRAS if f'"{extra}"' in marker), None)
+        if extra is None:
+            continue
+        version = _version(requirement.name)
+        if version is None:
+            detail = f"not installed; wanted by {_EXTRAS[extra]}: "
+            detail += f"python -m pip install 'gradpath[{extra}]'"
+            yield Check(requirement.name, "note", detail)
+        else:
+            yield Check(requirement.name, "ok", version)
 
 
 def colliding() -> Iterator[Check]:

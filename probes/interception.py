@@ -80,6 +80,8 @@ class _Thread(threading.local):
     inside = False
 
 
+_OPTIMIZER_FILE = sys.modules[Optimizer.__module__].__file__
+
 _observers: tuple[Observer, ...] = ()
 _lock = threading.RLock()
 _thread = _Thread()
@@ -113,6 +115,18 @@ def unobserved() -> Iterator[None]:
         yield
     finally:
         _thread.inside = before
+
+
+def is_inside_a_step() -> bool:
+    """Whether this is called from within `step()` of an optimizer, by its closure."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        # What PyTorch wraps around the step of every optimizer to call the hooks.
+        if code.co_name == "wrapper" and code.co_filename == _OPTIMIZER_FILE:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _install() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from types import FrameType
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -98,9 +99,10 @@ class Parts:
         self._models = models
         self._optimizers = optimizers
         self._learned: dict[Key, Part] = {}
-        self._uncounted: dict[int, int] = {}  # steps of optimizers that belong to no part yet
+        # Steps of optimizers that belong to no part yet, and of all, since they are watched.
+        self._uncounted: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
+        self.session_steps: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
         self._by_hand = MovedByHand()
-        self.session_steps: dict[int, int] = {}  # of each optimizer, since it is watched
         self.all: list[Part] = []
 
     def find(
@@ -188,7 +190,7 @@ class Parts:
 
     def stepped(self, optimizer: Optimizer) -> Part | None:
         """Counts the step of an optimizer; returns its part, None where it has none yet."""
-        self.session_steps[id(optimizer)] = self.session_steps.get(id(optimizer), 0) + 1
+        self.session_steps[optimizer] = self.session_steps.get(optimizer, 0) + 1
         moved = owned(optimizer)
         for part in self.all:
             if optimizer in part.optimizers or (
@@ -197,7 +199,7 @@ class Parts:
                 part.counts_passes = False
                 part.count_step()
                 return part
-        self._uncounted[id(optimizer)] = self._uncounted.get(id(optimizer), 0) + 1
+        self._uncounted[optimizer] = self._uncounted.get(optimizer, 0) + 1
         return None
 
     def new_pass(self) -> None:
@@ -239,7 +241,7 @@ class Parts:
         part = Part("", models, layout, signature(models))
         part.optimizers = owners
         part.counts_passes = not owners
-        part.step = max((self._uncounted.pop(id(o), 0) for o in owners), default=0)
+        part.step = max((self._uncounted.pop(o, 0) for o in owners), default=0)
         part.is_guess = len(_joined([owned(o) & part.parameter_ids for o in owners])) > 1
         return part
 

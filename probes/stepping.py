@@ -30,7 +30,7 @@ from .closing import close_step
 from .fixed_batch import FixedBatch
 from .forward import ForwardPasses
 from .instruments.base import Instrument
-from .interception import BackwardCall
+from .interception import BackwardCall, is_inside_a_step
 from .models import Optimizers, Scalers, leaves_below, owned
 from .open_step import OpenStep, gradients_are_gone, version_of
 from .parts import Part
@@ -192,6 +192,8 @@ class Stepping:
     def begin_pass(self) -> None:
         """A backward pass begins: steps that it shows to be over are closed."""
         thread = self.thread
+        if thread.inside is not None and not is_inside_a_step():
+            thread.inside = None  # an error has ended the step
         for step in list(thread.open.values()):
             if (step.stepped and thread.inside is None) or step.part.counts_passes:
                 self.close(step)

@@ -201,6 +201,34 @@ def sgd_with_closure(steps: int) -> Trained:
     return Trained({"net": net}, [optimizer])
 
 
+def failing_closure(steps: int) -> Trained:
+    """A closure that raises now and then, after which the step is taken without one."""
+    seeded()
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-2)
+    seen = []
+    for step in range(steps):
+
+        def closure() -> Tensor:
+            if step % 4 == 1:  # noqa: B023
+                raise ValueError
+            optimizer.zero_grad()
+            residual, boundary = residual_of(net, points()), boundary_of(net)
+            loss = residual + boundary
+            loss.backward()
+            return loss
+
+        try:
+            optimizer.step(closure)
+        except ValueError:
+            seen.append(step)
+            optimizer.zero_grad()
+            residual, boundary = residual_of(net, points()), boundary_of(net)
+            (residual + boundary).backward()
+            optimizer.step()
+    return Trained({"net": net}, [optimizer], seen=seen)
+
+
 def adam_then_lbfgs(steps: int) -> Trained:
     seeded()
     net = network()
@@ -703,6 +731,7 @@ LOOPS: dict[str, tuple[Callable[[int], Trained], Expected]] = {
     "gradient surgery": (gradient_surgery, Expected(PAIR, {"residual": 1, "boundary": 1})),
     "L-BFGS": (lbfgs, Expected(PAIR, {"residual": 1.0, "boundary": 5.0})),
     "SGD with a closure": (sgd_with_closure, Expected(PAIR)),
+    "closure that fails": (failing_closure, Expected(PAIR)),
     "Adam, then L-BFGS": (adam_then_lbfgs, Expected(PAIR)),
     "GradScaler": (scaled, Expected(FIT, {"data": 1.0, "size": 0.5}, adds_up=False)),
     "skipped steps": (
