@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import count, islice
 from types import CodeType, FrameType
 from typing import Any
 
@@ -34,6 +34,9 @@ _MOST_CHARACTERS = 40
 
 # How many calls are followed upwards to the one whose result has a name.
 _MOST_CALLS = 4
+
+
+_numbers = count()
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class ForwardRecording(TorchFunctionMode):
     """Records values and origins of small tensors while it is active.
 
     No number that the program computes is changed, but for one trap: PyTorch runs a function of
-    `torch.compile` as it is written while any such mode is active, which may round differently. The
-    recording keeps the graph alive that it has seen, so drop it after the step.
+    `torch.compile` as it is written while any such mode is active, which may round differently. No
+    graph lives longer for being recorded.
 
     Example:
         >>> w = torch.ones(2, requires_grad=True)
@@ -89,7 +92,9 @@ class ForwardRecording(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[GradientEdge, tuple[Tensor, Origin | None]] = {}
+        # What is seen is written into the nodes of the graph, where PyTorch keeps what anomaly
+        # detection has to remember: it lives and dies with them, and nothing lives longer for it.
+        self._key = f"gradpath recording {next(_numbers)}"
 
     def __torch_function__(
         self,
@@ -119,22 +124,27 @@ class ForwardRecording(TorchFunctionMode):
             return  # one of several views of a tensor that was changed in place
         if node is None:
             return
-        edge = GradientEdge(node, tensor.output_nr)
-        value, origin = self._seen.get(edge, (None, None))
+        value, origin = self._seen(GradientEdge(node, tensor.output_nr)) or (None, None)
         # Functions such as `to` may return what they were given: the first to return it made it.
         if value is None or (origin is None and frame is not None):
             # A copy: the tensor may yet be changed in place, which makes another node.
-            self._seen[edge] = (tensor.detach().clone(), _user_origin(frame))
+            seen = node.metadata.setdefault(self._key, {})
+            seen[tensor.output_nr] = (tensor.detach().clone(), _user_origin(frame))
 
     def value(self, edge: GradientEdge) -> Tensor | None:
         """Returns the value that the tensor of an edge had when it was made; None if not seen."""
-        seen = self._seen.get(edge)
+        seen = self._seen(edge)
         return None if seen is None else seen[0]
 
     def origin(self, edge: GradientEdge) -> Origin | None:
         """Returns where the tensor of an edge was made; None if not seen."""
-        seen = self._seen.get(edge)
+        seen = self._seen(edge)
         return None if seen is None else seen[1]
+
+    def _seen(self, edge: GradientEdge) -> tuple[Tensor, Origin | None] | None:
+        metadata: dict[str, Any] = edge.node.metadata
+        found: tuple[Tensor, Origin | None] | None = metadata.get(self._key, {}).get(edge.output_nr)
+        return found
 
 
 def _tensors_in(values: Iterable[object]) -> Iterator[Tensor]:

@@ -462,9 +462,11 @@ def test_checkpoints_work_on(reentrant: bool) -> None:
     W.grad = None
 
 
-def test_a_recording_that_is_dropped_keeps_nothing_alive() -> None:
+def test_a_recording_keeps_nothing_alive_even_while_it_goes_on() -> None:
+    recording = ForwardRecording()
+
     def step() -> Sequence[weakref.ref[Tensor]]:
-        with ForwardRecording() as recording:
+        with recording:
             large = W.exp() * torch.ones(100, 2)
             loss = large.mean()
         terms: Terms = find_terms(loss, recording=recording)
