@@ -1,6 +1,7 @@
 """What holds for every test: one thread, known seeds, examples that repeat."""
 
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -24,3 +25,9 @@ def seed() -> int:
     np.random.seed(0)
     torch.manual_seed(0)
     return 0
+
+
+# A shell that starts the tests in the background makes them, and all that they start, deaf to
+# Ctrl-C, which some of them send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
