@@ -128,7 +128,8 @@ class ForwardRecording(TorchFunctionMode):
         # Functions such as `to` may return what they were given: the first to return it made it.
         if value is None or (origin is None and frame is not None):
             # A copy: the tensor may yet be changed in place, which makes another node.
-            seen = node.metadata.setdefault(self._key, {})
+            metadata: Any = node.metadata
+            seen = metadata.setdefault(self._key, {})
             seen[tensor.output_nr] = (tensor.detach().clone(), _user_origin(frame))
 
     def value(self, edge: GradientEdge) -> Tensor | None:
@@ -142,7 +143,7 @@ class ForwardRecording(TorchFunctionMode):
         return None if seen is None else seen[1]
 
     def _seen(self, edge: GradientEdge) -> tuple[Tensor, Origin | None] | None:
-        metadata: dict[str, Any] = edge.node.metadata
+        metadata: Any = edge.node.metadata
         found: tuple[Tensor, Origin | None] | None = metadata.get(self._key, {}).get(edge.output_nr)
         return found
 

@@ -1,3 +1,4 @@
+from .dask_cluster import dask_executor as dask_executor
 from .derivatives import (
     Field as Field,
     partials as partials,
@@ -13,6 +14,11 @@ from .formulation import (
     Problem as Problem,
     Published as Published,
 )
+from .models import (
+    MODELS as MODELS,
+    Model as Model,
+    model as model,
+)
 from .networks import (
     MLP as MLP,
     GatedMLP as GatedMLP,
@@ -22,3 +28,17 @@ from .registry import (
     PROBLEMS as PROBLEMS,
     problem as problem,
 )
+from .slots import SlotExecutor as SlotExecutor
+from .summary import Summary as Summary
+from .sweep_file import read_sweep as read_sweep
+from .sweeps import (
+    Member as Member,
+    MemberResult as MemberResult,
+    Sweep as Sweep,
+    SweepProgress as SweepProgress,
+    SweepResult as SweepResult,
+    SweepState as SweepState,
+    run_sweep as run_sweep,
+    sweep_state as sweep_state,
+)
+from .training import train as train

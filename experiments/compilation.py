@@ -47,17 +47,17 @@ def compiled(function: Function, arguments: tuple[Any, ...], *, what: str) -> tu
     if not has_compiler():
         _warn(what, "there is no C++ compiler; install g++")
         return function, False
+
+    def traced(*arguments: Any) -> Any:  # make_fx counts the self of a method as an argument
+        return function(*arguments)
+
     try:
-        graph = make_fx(function)(*arguments)
-        # Autograd leaves checks behind that return no tensors, which torch.compile refuses.
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
-        optimised = torch.compile(graph, fullgraph=True, dynamic=False)
-        with torch.no_grad():
-            optimised(*arguments)
+        with warnings.catch_warnings():
+            # PyTorch's compiler uses parts of PyTorch that PyTorch warns of.
+            warnings.simplefilter("ignore")
+            optimised = _optimised(traced, tuple(map(_copied, arguments)))
     except Exception as error:  # whatever the compiler, the linker or a traced function raises
-        reason = str(error).strip().partition("\n")[0]
-        _warn(what, f"{type(error).__name__}: {reason}")
+        _warn(what, f"{type(error).__name__}: {_reason(error)}")
         return function, False
 
     def call(*arguments: Any) -> Any:
@@ -66,6 +66,30 @@ def compiled(function: Function, arguments: tuple[Any, ...], *, what: str) -> tu
             return optimised(*arguments)
 
     return call, True
+
+
+def _optimised(function: Function, arguments: tuple[Any, ...]) -> Function:
+    graph = make_fx(function)(*arguments)
+    # Autograd leaves checks behind that return no tensors, which torch.compile refuses.
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    optimised: Function = torch.compile(graph, fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        optimised(*arguments)
+    return optimised
+
+
+def _copied(argument: Any) -> Any:
+    """Returns tensors of their own: one that is given twice would be traced as one argument."""
+    if isinstance(argument, dict):
+        return {name: _copied(value) for name, value in argument.items()}
+    return argument.clone()
+
+
+def _reason(error: Exception) -> str:
+    """Returns what the compiler's pages of text are about."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith("raised:")), "no reason given")
 
 
 def _warn(what: str, reason: str) -> None:

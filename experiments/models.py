@@ -31,7 +31,7 @@ class Model:
     name: str
     kind: Literal["mlp", "gated"]
     weighting: str | None = None  # a key of `diagnostics.PRESETS`; None: every weight is 1
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the network's class
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of the network
 
     def network(
         self,

@@ -19,13 +19,10 @@ from torch.nn import functional as F
 
 from ..diagnostics.errors import ArgumentError
 from .formulation import Problem
+from .seeds import generator_of
 
 Transform = Callable[[Tensor, Tensor], Tensor]
 """From points and outputs to outputs that meet conditions of a problem, whatever they were."""
-
-# Keeps the random numbers of encoders and Fourier features apart from those of the layers, so that
-# networks of one seed have the same layers with and without them.
-_ENCODERS, _FEATURES = 1 << 32, 2 << 32
 
 
 class MLP(nn.Module):
@@ -82,7 +79,7 @@ class MLP(nn.Module):
         )
         frequencies = None
         if fourier:
-            own = torch.Generator().manual_seed(seed + _FEATURES)
+            own = generator_of("Fourier features", seed)
             frequencies = fourier_scale * torch.randn(
                 fourier, inputs, generator=own, dtype=torch.float64
             )
@@ -163,7 +160,7 @@ class GatedMLP(MLP):
             raise ArgumentError(f"There is no gate {gate!r}; choose 'convex' or 'early'.")
         super().__init__(inputs, hidden, outputs, seed=seed, **options)
         self.gate = gate
-        generator = torch.Generator().manual_seed(seed + _ENCODERS)
+        generator = generator_of("encoders", seed)
         width, like = hidden[0], self.mean
         self.encoders = nn.ModuleList(
             _glorot(_linear(self.layers)[0].in_features, width, generator) for _ in range(2)

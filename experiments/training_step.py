@@ -97,8 +97,8 @@ class FlatLosses:
 
     def of_named(
         self, parameters: Mapping[str, Tensor], batch: Batch
-    ) -> Float[Tensor, " terms"]:
-        """Returns the terms at parameters given by name."""
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Returns the terms by name at parameters given by name."""
         named = dict(parameters)
 
         def field(points: Tensor) -> Tensor:
@@ -106,13 +106,20 @@ class FlatLosses:
             return values
 
         losses = self.problem.losses(field, batch)
-        return torch.stack([losses[term] for term in self.terms])
+        # Not stacked: the gradient of one entry would go backwards through all, with zeros.
+        return {term: losses[term] for term in self.terms}
 
     def __call__(
         self, parameters: Float[Tensor, " params"], batch: Batch
-    ) -> Float[Tensor, " terms"]:
-        """Returns the terms at a flat vector of parameters."""
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Returns the terms by name at a flat vector of parameters."""
         return self.of_named(self.layout.unflatten(parameters), batch)
+
+    def total(
+        self, parameters: Mapping[str, Tensor], weights: Float[Tensor, " terms"], batch: Batch
+    ) -> Float[Tensor, ""]:
+        """Returns the weighted sum of the terms at parameters given by name."""
+        return weights @ torch.stack(list(self.of_named(parameters, batch).values()))
 
     def unreached(self, batch: Batch) -> dict[str, tuple[str, ...]]:
         """Returns the names of the parameters that each term does not reach at all.
@@ -123,9 +130,8 @@ class FlatLosses:
             name: part.detach().clone().requires_grad_()
             for name, part in self.layout.unflatten(self.layout.flatten()).items()
         }
-        losses = self.of_named(leaves, batch)
         found = {}
-        for term, loss in zip(self.terms, losses, strict=True):
+        for term, loss in self.of_named(leaves, batch).items():
             slopes = torch.autograd.grad(
                 loss, list(leaves.values()), retain_graph=True, allow_unused=True
             )
@@ -196,8 +202,8 @@ class TrainingStep:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             point = parameters.detach().requires_grad_()
-            losses = self.losses(point, batch)
-            # One forward pass for all; the graphs behind it may share what they like.
+            losses = list(self.losses(point, batch).values())
+            # One forward pass for all, whatever the terms share of it.
             rows = [torch.autograd.grad(loss, point, retain_graph=True)[0] for loss in losses]
         gradients = torch.stack(rows)
         gradient = weights @ gradients
@@ -206,4 +212,4 @@ class TrainingStep:
         mean = torch.lerp(mean, gradient, 1 - BETA1)
         square = BETA2 * square + (1 - BETA2) * gradient * gradient
         stepped = parameters - rate * (mean / (square.sqrt() / root + EPSILON))
-        return losses.detach(), gradients, stepped, mean, square
+        return torch.stack(losses).detach(), gradients, stepped, mean, square

@@ -145,6 +145,10 @@ class Probe:
         """Stops watching, commits what is open and ends the run; `attach` would go on with it."""
         self._end(None)
 
+    def describe(self, **metadata: Any) -> None:
+        """Adds to the run what it is to be found by, or what became known in the end."""
+        self._recorder.describe(**metadata)
+
     def on_batch(
         self,
         compute: Callable[..., Losses],

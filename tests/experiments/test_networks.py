@@ -1,6 +1,7 @@
 """The networks: counted, started and gated as in the paper."""
 
 import copy
+import itertools
 import math
 import pickle
 from collections.abc import Callable
@@ -204,3 +205,16 @@ def test_an_unknown_gate_is_refused() -> None:
     gate: Any = "late"
     with pytest.raises(ArgumentError, match="no gate 'late'"):
         GatedMLP(2, [5], 1, gate=gate)
+
+
+def test_encoders_and_features_have_random_numbers_of_their_own() -> None:
+    gated: Any = GatedMLP(2, [50, 50], 1, seed=3)
+    first, second = gated.encoders
+    tensors = [gated.layers[0].weight, first.weight, second.weight]
+    for one, other in itertools.combinations(tensors, 2):
+        assert not torch.equal(one, other)
+    featured: Any = MLP(2, [50], 1, fourier=25, seed=3)
+    assert not torch.allclose(
+        featured.frequencies.flatten() / featured.frequencies.std(),
+        featured.layers[0].weight.flatten()[:50] / featured.layers[0].weight.std(),
+    )

@@ -1,0 +1,292 @@
+"""What the trainer measures beside a probe's own instruments, and where it takes curvature.
+
+Training points are drawn anew at every step; curvature is that of a batch that stays the same, so
+that its changes are those of the network. Its records carry the name of that batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..diagnostics.curvature import Hessian
+from ..diagnostics.layout import ParameterLayout
+from ..probes.instruments import Spectrum, Stability, Stiffness
+from ..probes.instruments.base import Instrument, Reads, reads
+from ..probes.instruments.presets import instruments_of
+from ..probes.records import Cost, Event, Field, Finding, Record, Scalar
+from ..probes.schedules import Clock, LogSpaced, Schedule
+from ..probes.snapshot import Snapshot
+from .compilation import compiled
+from .domains import Batch
+from .formulation import Problem
+from .networks import MLP
+from .training_step import FlatLosses
+
+DIAGNOSTIC_BATCH = "diagnostic"
+
+# Every schedule that waits for its share of the training time has it by then.
+_TIME_NO_MATTER = Clock(training=math.inf, measuring=0.0, next_cost=0.0)
+
+
+class Curvature:
+    """Hessians of the terms and of their weighted sum, on one batch.
+
+    Args:
+        losses: the terms.
+        batch: the points.
+        compile: whether to compile products of forward-over-reverse derivatives, once for all
+            parameters and weights. Else every Hessian is differentiated twice on a graph of its
+            own, as `Hessian.of_function` does.
+    """
+
+    def __init__(self, losses: FlatLosses, batch: Batch, *, compile: bool) -> None:
+        self._losses = losses
+        self._batch = batch
+        self.is_compiled = False
+        if compile:
+            point = losses.layout.flatten()
+            arguments = (point, point.new_ones(len(losses.terms)), point, batch)
+            self._product, self.is_compiled = compiled(
+                self._pushforward, arguments, what="A Hessian-vector product"
+            )
+
+    def hessian(
+        self, parameters: Float[Tensor, " params"], weights: Float[Tensor, " terms"]
+    ) -> Hessian:
+        """Returns the Hessian of the weighted sum of the terms."""
+        layout, batch = self._losses.layout, self._batch
+        weights = weights.to(parameters.dtype)
+        if not self.is_compiled:
+            return Hessian.of_function(
+                lambda named: self._losses.total(named, weights, batch),
+                layout.unflatten(parameters),
+            )
+        point = parameters
+
+        def product(vector: Tensor, part: ParameterLayout) -> Tensor:
+            whole = part.size == layout.size
+            direction = vector if whole else layout.flatten(part.unflatten(vector))
+            second: Tensor = self._product(point, weights, direction.contiguous(), batch)
+            return second if whole else part.flatten(_named(layout, second, part))
+
+        return Hessian(layout, product, "forward-over-reverse by torch.func, compiled")
+
+    def _pushforward(
+        self, point: Tensor, weights: Tensor, direction: Tensor, batch: Batch
+    ) -> Tensor:
+        def loss(flat: Tensor) -> Tensor:
+            return self._losses.total(self._losses.layout.unflatten(flat), weights, batch)
+
+        second: Tensor = torch.func.jvp(torch.func.grad(loss), (point,), (direction,))[1]
+        return second
+
+
+def _named(layout: ParameterLayout, vector: Tensor, part: ParameterLayout) -> dict[str, Tensor]:
+    whole = layout.unflatten(vector)
+    return {slot.name: whole[slot.name] for slot in part.slots}
+
+
+@dataclass(eq=False)
+class OnBatch:
+    """An instrument whose records carry the name of a batch.
+
+    Args:
+        instrument: that measures.
+        batch: the name.
+    """
+
+    instrument: Instrument
+    batch: str
+
+    @property
+    def name(self) -> str:
+        """That of the instrument."""
+        return self.instrument.name
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of the instrument."""
+        return self.instrument.schedule
+
+    @property
+    def reads(self) -> Reads:
+        """What the instrument reads."""
+        return reads(self.instrument)
+
+    def measure(self, snapshot: Snapshot) -> Iterator[Record]:
+        """Yields what the instrument finds."""
+        for record in self.instrument.measure(snapshot):
+            if isinstance(record, Cost | Event | Finding):
+                yield record
+            else:
+                yield replace(record, batch=self.batch)
+
+
+@dataclass(frozen=True)
+class LogSpacedAndLast:
+    """Due at logarithmically spaced steps, and at the last one."""
+
+    per_decade: int
+    last: int
+
+    def due(self, step: int, clock: Clock) -> bool:
+        """Returns whether to measure at this step."""
+        return step == self.last or LogSpaced(self.per_decade).due(step, clock)
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """The prediction and its error on the evaluation grid of a problem.
+
+    Args:
+        problem: whose grid and solution.
+        network: as it stands when measured, before the step.
+        schedule: when.
+
+    Records: fields `prediction` and `error` (prediction minus solution), scalar `relative_error`.
+    """
+
+    problem: Problem
+    network: MLP
+    schedule: Schedule
+    name: str = "evaluation"
+    reads: Reads = "graph"
+
+    def measure(self, snapshot: Snapshot) -> Iterator[Record]:
+        """Yields fields and error."""
+        dtype, (points, solution) = snapshot.layout.dtype, self._solution
+        with torch.no_grad():
+            prediction = self.problem.observed(self.network, points.to(dtype))
+        difference = prediction.double() - solution
+        grid = points.numpy()
+        yield Field("prediction", prediction.numpy(), grid)
+        yield Field("error", difference.to(dtype).numpy(), grid)
+        yield Scalar("relative_error", float(difference.norm() / solution.norm()))
+
+    @cached_property
+    def _solution(self) -> tuple[Tensor, Tensor]:
+        points = self.problem.evaluation_points()
+        return points, self.problem.observed(self.problem.solution, points)
+
+
+@dataclass(eq=False)
+class Divergence:
+    """Says at which step training was stopped because a loss was no number any more.
+
+    It is its own schedule: due at the step that it was told of.
+    """
+
+    step: int | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
+    name: str = "divergence"
+    reads: Reads = "losses"
+
+    @property
+    def schedule(self) -> Schedule:
+        """Due at the step that it was told of."""
+        return self
+
+    @property
+    def sentence(self) -> str:
+        """What has happened."""
+        wrong = next(term for term, value in self.losses.items() if not math.isfinite(value))
+        return (
+            f"Training was stopped at step {self.step}: the loss term {wrong} is "
+            f"{self.losses[wrong]}."
+        )
+
+    def due(self, step: int, clock: Clock) -> bool:
+        """Returns whether training is stopped at this step."""
+        return step == self.step
+
+    def measure(self, snapshot: Snapshot) -> Iterator[Record]:
+        """Yields the finding."""
+        yield Finding(
+            "GP402",
+            "fail",
+            self.sentence,
+            {
+                "step": self.step,
+                "losses": {term: str(value) for term, value in self.losses.items()},
+                "weights": {term: str(value) for term, value in snapshot.weights.items()},
+            },
+            (
+                "Look at the weights and gradients before that step for one that grew.",
+                "Lower the learning rate.",
+            ),
+            "observed by gradpath",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Measuring:
+    """The instruments of a trained member."""
+
+    instruments: tuple[Instrument, ...]
+    divergence: Divergence
+    _schedules: tuple[Schedule, ...] = field(default=())
+
+    @classmethod
+    def of(
+        cls,
+        wanted: str | Sequence[Instrument | str],
+        problem: Problem,
+        network: MLP,
+        *,
+        steps: int,
+        seed: int,
+    ) -> Measuring:
+        """Returns the instruments wanted, with evaluations, and curvature on the diagnostic batch.
+
+        Raises:
+            ArgumentError: there is no set of instruments of a name.
+        """
+        found: list[Instrument] = [
+            OnBatch(each, DIAGNOSTIC_BATCH)
+            if isinstance(each, Stiffness | Stability | Spectrum)
+            else each
+            for each in instruments_of(wanted, seed)
+        ]
+        divergence = Divergence()
+        evaluation = Evaluation(problem, network, LogSpacedAndLast(4, steps))
+        instruments = (*found, evaluation, divergence)
+        # Several have one schedule, or equal ones.
+        schedules = tuple(
+            {repr(each.schedule): each.schedule for each in instruments[:-1]}.values()
+        )
+        return cls(instruments, divergence, schedules)
+
+    @property
+    def need_curvature(self) -> bool:
+        """Whether some of them read Hessians."""
+        return any(isinstance(each, OnBatch) for each in self.instruments)
+
+    def may_be_due(self, step: int) -> bool:
+        """Whether something may have to be recorded at a step.
+
+        For a schedule that waits for its share of the time, only the probe knows; this is to spare
+        all other steps what asking it costs.
+        """
+        return any(schedule.due(step, _TIME_NO_MATTER) for schedule in self._schedules)
+
+
+def by_term(
+    curvature: Curvature,
+    terms: Sequence[str],
+    parameters: Float[Tensor, " params"],
+    weights: Float[Tensor, " terms"],
+) -> Mapping[str, object]:
+    """Returns functions that make the Hessian of each term, unweighted, and of the total."""
+    chosen = dict(zip(terms, torch.eye(len(terms)), strict=True)) | {"total": weights}
+
+    def made(of: Tensor) -> object:
+        return lambda: curvature.hessian(parameters, of)
+
+    return {name: made(of) for name, of in chosen.items()}

@@ -1,0 +1,87 @@
+"""Sweeps on a real Dask cluster whose workers are processes."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradpath.diagnostics.errors import ArgumentError, MissingPackageError
+from gradpath.experiments.dask_cluster import dask_executor
+from gradpath.experiments.sweeps import Sweep, run_sweep, sweep_state
+from gradpath.probes import Run, runs
+from tests.experiments import sweep_works as works
+from tests.experiments.test_sweeps import assert_complete, sweep
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+def run(
+    cluster: Any, folder: Path, work: Any, declared: Sweep | None = None, **options: Any
+) -> Any:
+    with dask_executor(cluster.scheduler_address) as executor:
+        return run_sweep(
+            declared or sweep(), folder, work, executor, progress=lambda _: None, **options
+        )
+
+
+def test_a_sweep_runs_on_a_cluster_and_is_resumed_there(cluster: Any, tmp_path: Path) -> None:
+    failed = run(cluster, tmp_path / "s", works.failing_m2)
+    assert [each.status for each in failed.members] == ["finished", "failed"] * 2
+    pids = {Run(each.folder).metadata["pid"] for each in failed.members}
+    assert os.getpid() not in pids
+    resumed = run(cluster, tmp_path / "s", works.quick, resume=True)
+    assert_complete(resumed)
+    assert [each.attempts for each in resumed.members] == [0, 1, 0, 1]
+
+
+def test_a_killed_worker_of_a_cluster_costs_nothing(cluster: Any, tmp_path: Path) -> None:
+    result = run(cluster, tmp_path / "s", works.killed_once, sweep(seeds=1))
+    assert_complete(result)
+    events = Run(result.members[1].folder).events()
+    assert "continued" in events["kind"].tolist()
+
+
+def test_a_member_that_always_kills_its_worker_fails_alone(cluster: Any, tmp_path: Path) -> None:
+    result = run(cluster, tmp_path / "s", works.killed_always, sweep(seeds=1), retries=0)
+    finished, failed = result.members
+    assert finished.status == "finished"
+    assert failed.status == "failed"
+    assert "The member lost its worker. KilledWorker" in failed.error
+    assert set(runs(tmp_path / "s")["status"]) == {"finished", "failed"}
+
+
+def test_ctrl_c_drops_what_waits_on_a_cluster(cluster: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    first = [folder / member.name for member in sweep().members[:2]]
+    thread = works.interrupt_when(lambda: all((each / "run.json").exists() for each in first))
+    with pytest.raises(KeyboardInterrupt):
+        run(cluster, folder, works.slow)
+    thread.join()
+    # Dask does not stop what runs: it ends by itself, and nothing else begins.
+    works.wait_until(lambda: not sweep_state(folder).members("running"))
+    counts = sweep_state(folder).counts
+    assert set(counts) == {"finished", "waiting"}
+    assert_complete(run(cluster, folder, works.quick, resume=True))
+
+
+def test_an_address_without_a_scheduler_is_one_sentence() -> None:
+    with pytest.raises(ArgumentError, match=r"No Dask scheduler answers at 'nonsense://1'.*\.$"):
+        dask_executor("nonsense://1")
+
+
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'gradpath\[dask\]'"):
+        dask_executor("tcp://127.0.0.1:1")

@@ -1,0 +1,35 @@
+"""Sweeps of the reference experiments' own trainer."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from gradpath.diagnostics.errors import ArgumentError
+from gradpath.experiments import Sweep, run_sweep
+from gradpath.probes import runs
+
+
+def sweep(models: str, **options: object) -> Sweep:
+    return Sweep("poisson", models=models.split(), complexities=[1], steps=3, options=options)
+
+
+@pytest.mark.slow
+def test_the_models_of_the_paper_are_trained_by_default(tmp_path: Path) -> None:
+    declared = sweep("M1 M4", hidden=[8, 8], points=16, compile=False, instruments="light")
+    result = run_sweep(declared, tmp_path / "s", workers=2, progress=lambda _: None)
+    assert [(each.status, each.error) for each in result.members] == [("finished", None)] * 2
+    for each in result.members:
+        assert each.summary["steps"] == 3
+        assert math.isfinite(each.summary["error"])
+    assert set(runs(tmp_path / "s")["model"]) == {"M1", "M4"}
+    again = run_sweep(declared, tmp_path / "s", resume=True, progress=lambda _: None)
+    assert [each.summary for each in again.members] == [each.summary for each in result.members]
+
+
+def test_what_the_training_does_not_know_is_said_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="no option 'hiden' of a training; choose from compile"):
+        run_sweep(sweep("M1", hiden=[8]), tmp_path / "s")
+    with pytest.raises(ArgumentError, match="no model 'M7'"):
+        run_sweep(sweep("M7"), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
