@@ -14,7 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -97,24 +97,24 @@ def ratios(steps: int, block: int, names: list[str]) -> None:
     for name in names:
         make, limit = CASES[name]
         bare, probed = Loop(), Loop()
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            step = stack.enter_context(make(probed, folder / "run"))
-            seconds(bare.plain, 50)
-            times: list[tuple[float, float]] = []
-            for number in range(steps // block):
-                pair = [(bare.plain, 0), (step, 1)]
-                found = [0.0, 0.0]
-                for work, place in pair if number % 2 else pair[::-1]:
-                    found[place] = seconds(work, block)
-                times.append((found[0], found[1]))
-            without, with_probe = (sum(each) for each in zip(*times, strict=True))
-            middle = statistics.median(b / a for a, b in times)
-            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+        times: list[tuple[float, float]] = []
+        with tempfile.TemporaryDirectory() as folder:
+            with make(probed, Path(folder) / "run") as step:
+                seconds(bare.plain, 50)
+                for number in range(steps // block):
+                    pair = [(bare.plain, 0), (step, 1)]
+                    found = [0.0, 0.0]
+                    for work, place in pair if number % 2 else pair[::-1]:
+                        found[place] = seconds(work, block)
+                    times.append((found[0], found[1]))
+            # When the run has ended, and its log is in the database.
+            size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+        without, with_probe = (sum(each) for each in zip(*times, strict=True))
+        middle = statistics.median(b / a for a, b in times)
         print(
             f"{name:45s} {without / steps * 1e3:6.2f} ms a step, "
             f"with a probe {with_probe / without:.3f} of it (median of blocks {middle:.3f}; "
-            f"limit {limit}), {size:.1f} MB",
+            f"limit {limit}), {size / 1e6:.1f} MB",
             flush=True,
         )
 
