@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
@@ -45,8 +45,7 @@ class BackwardCall:
     gradients: tuple[Tensor | None, ...]  # one a root
     inputs: tuple[Root, ...] | None = None  # what alone gets a gradient; None: all leaves
     through: str = "backward"  # or "autojac", whose result is no sum of the roots' gradients
-    names: tuple[str | None, ...] = ()  # of the roots, where the caller knows them
-    keeps_graph: bool = field(default=False)  # set by an observer that needs the graph afterwards
+    keeps_graph: bool = False  # set by an observer that needs the graph afterwards
 
 
 class Observer(Protocol):
