@@ -8,14 +8,15 @@ which layer of the network ("" likewise, "all" for the whole). `batch` says on w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from ..diagnostics.errors import ArgumentError
+from ..diagnostics.findings import Finding as Finding
 
 TRAINING_BATCH = "training"
 
@@ -141,18 +142,6 @@ class Event:
     kind: str  # "missing", "instrument_off", "resumed", ...
     text: str  # one sentence
     source: str = ""  # who says so: an instrument, the store
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with a run, in words and with its evidence."""
-
-    code: str  # "GP101"
-    severity: str
-    verdict: str  # one sentence
-    evidence: Mapping[str, Any] = field(default_factory=dict)  # what JSON can hold
-    advice: tuple[str, ...] = ()  # what to try, in order of expected effect
-    source: str = ""
 
 
 Record = Scalar | ScalarTable | HistogramRecord | EigenvalueRecord | Field | Cost | Event | Finding

@@ -1,0 +1,8 @@
+"""Figures of runs, each a function from one or several runs to a matplotlib figure.
+
+Names are loaded at their first use; `__init__.pyi` lists them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

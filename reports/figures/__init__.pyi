@@ -1,0 +1,4 @@
+from .plate import (
+    NotMeasuredError as NotMeasuredError,
+    Plate as Plate,
+)
