@@ -1,6 +1,7 @@
 from .alignment import Alignment as Alignment
 from .base import Instrument as Instrument
 from .descent import Descent as Descent
+from .exact_spectrum import ExactSpectrum as ExactSpectrum
 from .fields import Fields as Fields
 from .gradient_histograms import GradientHistograms as GradientHistograms
 from .gradient_statistics import GradientStatistics as GradientStatistics

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 
 from ...diagnostics.errors import GradpathError
+from ..theme import is_dark, theme
 
 
 class NotMeasuredError(GradpathError):
@@ -35,11 +37,21 @@ class Plate(Figure):
         **figure: Any,
     ) -> None:
         super().__init__(figsize=size, layout="constrained", **figure)
+        self._is_dark = is_dark()
         self.title = title
         self.caption = ""
         """Sentences that say what one sees, with its numbers and where they come from."""
         self.alternative = ""
         """What stands for the picture where it cannot be seen: kind of plot, axes, main reading."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draws the figure with the look that it was made with.
+
+        Much of it, such as the ticks, matplotlib makes when a figure is drawn, which in a notebook
+        is long after its theme was closed.
+        """
+        with theme(self._is_dark):
+            super().draw(renderer)
 
     def describe(self, caption: str, alternative: str) -> Plate:
         """Sets both texts, and returns the figure."""

@@ -1,0 +1,106 @@
+"""Eigenvalues over time: values, intervals and limits are those of the run."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from gradpath import Run
+from gradpath.reports.figures import NotMeasuredError, stiffness
+from gradpath.reports.theme import term_lines, theme
+from tests.reports.figures.written_runs import FACTOR, RATE, largest, write
+
+RunOf = Callable[[str], Run]
+STEPS = np.arange(0, 200, 20)
+
+
+def line_of(axes: Axes, colour: str) -> NDArray[np.float64]:
+    """The values of the first line of a colour."""
+    found = next(line for line in axes.lines if line.get_color() == colour)
+    return np.asarray(found.get_ydata())
+
+
+def constant_lines(axes: Axes) -> set[float]:
+    return {
+        float(np.asarray(line.get_ydata())[0])
+        for line in axes.lines
+        if len(line.get_ydata()) > 2 and np.ptp(line.get_ydata()) == 0
+    }
+
+
+def test_lines_are_the_values_of_the_run(run_of: RunOf) -> None:
+    run = run_of("plain")
+    plate = stiffness(run)
+    with theme():
+        styles = term_lines(run.terms)
+    expected = {"residual": largest(STEPS, 0), "boundary": largest(STEPS, 1),
+                "total": 3 * largest(STEPS, 0)}  # fmt: skip
+    for term, values in expected.items():
+        upper, lower = (line_of(axes, styles[term]["color"]) for axes in plate.axes[:2])
+        np.testing.assert_allclose(upper, values)
+        np.testing.assert_allclose(lower, -np.asarray(values))
+    preconditioned = line_of(plate.axes[2], styles["total"]["color"])
+    np.testing.assert_allclose(preconditioned, 300 * largest(STEPS, 0))
+
+
+def test_limits_are_two_over_the_learning_rate_and_that_of_adam(run_of: RunOf) -> None:
+    plate = stiffness(run_of("plain"))
+    assert constant_lines(plate.axes[0]) == {2 / RATE}
+    assert constant_lines(plate.axes[1]) <= {0.0}
+    assert constant_lines(plate.axes[2]) == {FACTOR / RATE}
+    labels = [text.get_text() for text in plate.legends[0].get_texts()]
+    assert "limit of stability: 2/η, preconditioned 38/η" in labels
+
+
+def test_bands_are_the_intervals(run_of: RunOf) -> None:
+    plate = stiffness(run_of("plain"), terms=["residual"])
+    low, high = plate.axes[0].get_ylim()
+    path = plate.axes[0].collections[0].get_paths()[0].vertices
+    middle = path[path[:, 0] == 100][:, 1]
+    assert middle.min() == pytest.approx(np.clip(0.7 * largest(100, 0), low, high))
+    assert middle.max() == pytest.approx(np.clip(1.2 * largest(100, 0), low, high))
+
+
+def test_what_has_not_converged_is_hollow_and_counted(run_of: RunOf) -> None:
+    plate = stiffness(run_of("plain"))
+    hollow = [
+        line for line in plate.axes[0].lines
+        if line.get_marker() == "o" and line.get_markerfacecolor() != line.get_color()
+    ]  # fmt: skip
+    assert [len(line.get_xdata()) for line in hollow] == [10]  # all of the boundary's
+    assert "20 of 60 values had not converged" in plate.caption
+
+
+def test_the_caption_compares_with_the_limits(run_of: RunOf) -> None:
+    caption = stiffness(run_of("plain")).caption
+    assert "goes from 3 at step 0 to 543 at step 180" in caption
+    assert "above the limit of gradient descent, 2/η, at 0 of 10 measurements" in caption
+    ratio = 300 * largest(180, 0) / (FACTOR / RATE)
+    assert f"at 3 of 10 measurements, and {ratio:.3g} times it at most" in caption
+
+
+def test_several_runs_are_shown_by_what_they_differ_in(tmp_path_factory, run_of: RunOf) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp("several")
+    several = [
+        write(folder / str(number), steps=(0, 10), metadata={"model": name, "seed": 0})
+        for number, name in enumerate(("M1", "M3"))
+    ]
+    plate = stiffness(several)
+    labels = [text.get_text() for text in plate.legends[0].get_texts()]
+    assert labels[:2] == ["M1", "M3"]
+    assert "The largest of M3 goes from 3 at step 0 to 33 at step 10" in plate.caption
+    named = stiffness({"a": several[0], "b": several[1]}, terms=["residual", "total"])
+    labels = [text.get_text() for text in named.legends[0].get_texts()]
+    assert labels[:4] == ["a, residual", "a, total", "b, residual", "b, total"]
+
+
+def test_runs_without_eigenvalues_are_named(tmp_path_factory, run_of: RunOf) -> None:  # type: ignore[no-untyped-def]
+    empty = write(tmp_path_factory.mktemp("none") / "run", terms=(), steps=())
+    plate = stiffness({"known": run_of("plain"), "unknown": empty})
+    assert "Without eigenvalues: unknown." in plate.caption
+    with pytest.raises(NotMeasuredError, match="Stiffness"):
+        stiffness(empty)
+    with pytest.raises(ValueError, match="at least one"):
+        stiffness([])
