@@ -1,0 +1,8 @@
+"""Runs beside each other: medians and quartiles over seeds, paired ratios, tables, and words.
+
+Names are loaded at their first use; `__init__.pyi` lists them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
