@@ -16,6 +16,7 @@ from .descent import (
     PredictedChange as PredictedChange,
     predicted_change as predicted_change,
 )
+from .diagnosis import diagnose as diagnose
 from .directions import (
     ConFIG as ConFIG,
     TorchJDAggregator as TorchJDAggregator,
@@ -28,6 +29,11 @@ from .errors import (
     LayoutError as LayoutError,
     MissingPackageError as MissingPackageError,
     NotTwiceDifferentiableError as NotTwiceDifferentiableError,
+)
+from .findings import (
+    Check as Check,
+    Diagnosis as Diagnosis,
+    Finding as Finding,
 )
 from .gradients import (
     TermGradients as TermGradients,
@@ -68,6 +74,7 @@ from .layout import (
     ParameterLayout as ParameterLayout,
     ParameterSlot as ParameterSlot,
 )
+from .measurements import Measurements as Measurements
 from .operators import (
     MatrixOperator as MatrixOperator,
     Preconditioned as Preconditioned,

@@ -18,7 +18,7 @@ class Finding:
     """What is wrong with a run, in words and with its evidence."""
 
     code: str  # "GP101"
-    severity: str  # "warn" or "fail"
+    severity: str  # "fail", "warn", or "note" for what is no alarm
     verdict: str  # one sentence: what was measured
     evidence: Mapping[str, Any] = field(default_factory=dict)  # what JSON can hold
     advice: tuple[str, ...] = ()  # what to try, in order of expected effect
