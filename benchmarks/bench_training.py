@@ -5,7 +5,11 @@ fixed weights, take the gradient of each term by itself, draw new points at ever
 histograms of both gradients every 100 steps. One thread; blocks of steps take turns, so that what
 else the machine does falls on both.
 
-    python benchmarks/bench_training.py [--steps 2000]
+    python benchmarks/bench_training.py [--steps 2000] [--peers]
+
+With `--peers`, DeepXDE's step and a jitted one of JAX take turns with them
+(`training_peers.py`; pip install deepxde jax optax, on one thread: `taskset -c 0`, since JAX has no
+setting for it).
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from helmholtz import losses, network
 from torch import Tensor
+from training_peers import DeepXDE, Jax
 
 from gradpath.experiments import MLP, problem
 from gradpath.experiments.training_step import (
@@ -36,6 +42,13 @@ BOUNDARY_WEIGHT = 10.0
 GOAL = 2.0
 
 PROBLEM = problem("helmholtz")
+
+
+class Steps(Protocol):
+    """Takes steps."""
+
+    def step(self) -> None:
+        """Takes one."""
 
 
 class Nested:
@@ -70,7 +83,7 @@ class Functional:
         self.generator = torch.Generator().manual_seed(0)
         begun = time.perf_counter()
         batch = self.sampler.draw(self.generator)
-        self.take = TrainingStep(self.losses, batch, compile=compile)
+        self.take = TrainingStep(self.losses, batch, AdamState, compile=compile)
         self.seconds_to_compile = time.perf_counter() - begun
         self.probe = Probe(
             self.losses.network, folder, instruments=[GradientHistograms(every(100))]
@@ -99,16 +112,18 @@ class Functional:
 
 
 def seconds(step: Callable[[], None], count: int) -> float:
-    begun = time.perf_counter()
+    # Of the processor, all threads: what else a machine does is not counted.
+    begun = time.process_time()
     for _ in range(count):
         step()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--block", type=int, default=100)
+    parser.add_argument("--peers", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -117,20 +132,27 @@ def main() -> None:
         nested = Nested(folder / "nested")
         eager = Functional(folder / "eager", compile=False)
         compiled = Functional(folder / "compiled", compile=True)
-        steps = {"nested autograd": nested, "functional": eager, "compiled": compiled}
+        ours = {"nested autograd": nested, "functional": eager, "compiled": compiled}
+        peers = {"DeepXDE": DeepXDE, "JAX": Jax} if arguments.peers else {}
+        steps: dict[str, Steps] = {
+            **ours,
+            **{what: made(BOUNDARY_WEIGHT) for what, made in peers.items()},
+        }
         for each in steps.values():
             seconds(each.step, 20)
         spent = dict.fromkeys(steps, 0.0)
         for _ in range(arguments.steps // arguments.block):
             for what, each in steps.items():
                 spent[what] += seconds(each.step, arguments.block)
-        for each in steps.values():
+        for each in ours.values():
             each.probe.detach()
     count = arguments.steps // arguments.block * arguments.block
     for what, time_taken in spent.items():
         ratio = spent["nested autograd"] / time_taken
         print(f"{what:20s} {time_taken / count * 1e3:6.2f} ms a step, {ratio:.2f} times as fast")
     ratio = spent["nested autograd"] / spent["compiled"]
+    for what in peers:
+        print(f"compiled is {spent[what] / spent['compiled']:.2f} times as fast as {what}")
     print(
         f"goal {GOAL}: {'met' if ratio >= GOAL else 'MISSED'}; compiled in "
         f"{compiled.seconds_to_compile:.0f} s ({'yes' if compiled.take.is_compiled else 'NO'})"

@@ -28,6 +28,14 @@ from .registry import (
     PROBLEMS as PROBLEMS,
     problem as problem,
 )
+from .reproduction import (
+    PRESETS as PRESETS,
+    Page as Page,
+    Reproduction as Reproduction,
+    reproduce as reproduce,
+    reproduction as reproduction,
+    write_pages as write_pages,
+)
 from .slots import SlotExecutor as SlotExecutor
 from .summary import Summary as Summary
 from .sweep_file import read_sweep as read_sweep

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ..diagnostics.errors import ArgumentError
-from .training_step import AdamState
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -27,29 +26,31 @@ class Checkpoint:
     Attributes:
         trained: what is trained, by name; a checkpoint of something else is refused.
         step: the number of the step to be taken next.
-        state: before that step.
+        state: of the optimizer before that step, as it saves itself.
         weights: what the rule of the weights remembers; None where there is none.
         generator: the state of the generator that draws the points.
         seconds: that the steps before have taken.
+        evaluations: of the losses that they have taken.
     """
 
     trained: Mapping[str, Any]
     step: int
-    state: AdamState
+    state: Any
     weights: Mapping[str, Any] | None
     generator: Tensor
     seconds: float
+    evaluations: int
 
     def save(self, folder: Path) -> None:
         """Replaces the checkpoint of a run."""
-        state = self.state
         saved = {
             "trained": dict(self.trained),
             "step": self.step,
-            "state": [state.parameters, state.mean, state.square],
+            "state": self.state,
             "weights": self.weights,
             "generator": self.generator,
             "seconds": self.seconds,
+            "evaluations": self.evaluations,
         }
         # Not synchronised with the disk, which takes longer than all steps since the last one: it
         # outlives its process, as the run's own records do, not a failure of power.
@@ -67,7 +68,7 @@ class Checkpoint:
         path = folder / CHECKPOINT
         if not path.exists():
             return None
-        saved = torch.load(path, weights_only=True)
+        saved: dict[str, Any] = torch.load(path, weights_only=True)
         for name, value in trained.items():
             if saved["trained"].get(name) != value:
                 raise ArgumentError(
@@ -77,8 +78,10 @@ class Checkpoint:
         return cls(
             saved["trained"],
             saved["step"],
-            AdamState(*saved["state"]),
+            saved["state"],
             saved["weights"],
             saved["generator"],
             saved["seconds"],
+            # Those of before there were other optimizers are of Adam, with one evaluation a step.
+            saved.get("evaluations", saved["step"]),
         )

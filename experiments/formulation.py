@@ -8,8 +8,8 @@ own solution, on which they vanish. Losses, samples and errors follow.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
@@ -108,15 +108,47 @@ class Problem(ABC):
         """Returns what draws batches: as in the paper 128 points inside and on every edge."""
         return Sampler(self.regions, points, dtype=dtype, device=device)
 
+    def constrained(
+        self, points: Float[Tensor, "*batch coordinates"], outputs: Float[Tensor, "*batch outputs"]
+    ) -> Float[Tensor, "*batch outputs"]:
+        """Returns outputs that meet all initial and boundary conditions, whatever they were.
+
+        Only where `has_hard_conditions` says so: a function that meets them, plus the outputs times
+        one that vanishes where they hold (Lagaris et al., IEEE Trans. Neural Netw. 9, 1998).
+        """
+        raise NotImplementedError
+
+    @property
+    def has_hard_conditions(self) -> bool:
+        """Whether `constrained` is known."""
+        return type(self).constrained is not Problem.constrained
+
     def observed(
         self, field: Field, points: Float[Tensor, "points coordinates"]
     ) -> Float[Tensor, "points quantities"]:
         """Returns what is compared with the solution: the outputs, if nothing else is said."""
         return field(points)
 
+    def velocity(
+        self, field: Field, points: Float[Tensor, "points coordinates"]
+    ) -> Float[Tensor, "points 2"] | None:
+        """Returns the velocity of a flow, None for problems that are none."""
+        return None
+
     def evaluation_points(self) -> Float[Tensor, "points coordinates"]:
         """Returns the grid on which errors are measured, in float64."""
         return self.domain.grid(self.counts)
+
+    def published_for(self, model: str, hidden: Sequence[int]) -> tuple[Published, ...]:
+        """Returns what was published for these parameters, this model and these hidden layers."""
+        defaults = {name: getattr(type(self), name) for name in asdict(self)}
+        return tuple(
+            each
+            for each in self.published
+            if each.model == model
+            and tuple(each.hidden or self.hidden) == tuple(hidden)
+            and {**defaults, **each.parameters} == asdict(self)
+        )
 
     @cached_property
     def _reference(self) -> Float[Tensor, "points quantities"]:

@@ -17,19 +17,25 @@ from torch import Tensor
 
 from ..diagnostics.curvature import Hessian
 from ..diagnostics.layout import ParameterLayout
-from ..probes.instruments import Spectrum, Stability, Stiffness
+from ..probes.instruments import Descent, Spectrum, Stability, Stiffness
 from ..probes.instruments.base import Instrument, Reads, reads
 from ..probes.instruments.presets import instruments_of
 from ..probes.records import Cost, Event, Field, Finding, Record, Scalar
 from ..probes.schedules import Clock, LogSpaced, Schedule
 from ..probes.snapshot import Snapshot
 from .compilation import compiled
-from .domains import Batch
+from .domains import Batch, Sampler
 from .formulation import Problem
 from .networks import MLP
+from .resampling import Resampling
+from .seeds import generator_of
 from .training_step import FlatLosses
 
 DIAGNOSTIC_BATCH = "diagnostic"
+
+# A set of instruments for trainings of a few thousand steps, in which that of a probe finds its
+# budget for curvature after a step or two.
+SHORT = "short"
 
 # Every schedule that waits for its share of the training time has it by then.
 _TIME_NO_MATTER = Clock(training=math.inf, measuring=0.0, next_cost=0.0)
@@ -143,14 +149,17 @@ class LogSpacedAndLast:
 
 @dataclass(eq=False)
 class Evaluation:
-    """The prediction and its error on the evaluation grid of a problem.
+    """The prediction, its error, and the residuals of the equation, on the evaluation grid.
 
     Args:
         problem: whose grid and solution.
         network: as it stands when measured, before the step.
         schedule: when.
 
-    Records: fields `prediction` and `error` (prediction minus solution), scalar `relative_error`.
+    Records: fields `prediction` and `error` (prediction minus solution), of a flow also `velocity`
+    and `velocity_error`, `residual` of each term of the equation, scalar `relative_error`; the
+    first time, where the solution has a closed form, scalars `solution_residual` of every term, the
+    largest magnitude that the solution itself leaves.
     """
 
     problem: Problem
@@ -158,22 +167,57 @@ class Evaluation:
     schedule: Schedule
     name: str = "evaluation"
     reads: Reads = "graph"
+    _is_first: bool = True
 
     def measure(self, snapshot: Snapshot) -> Iterator[Record]:
         """Yields fields and error."""
         dtype, (points, solution) = snapshot.layout.dtype, self._solution
         with torch.no_grad():
             prediction = self.problem.observed(self.network, points.to(dtype))
+            residuals = self.problem.residuals(self.network, self._batch(dtype))
         difference = prediction.double() - solution
         grid = points.numpy()
         yield Field("prediction", prediction.numpy(), grid)
         yield Field("error", difference.to(dtype).numpy(), grid)
         yield Scalar("relative_error", float(difference.norm() / solution.norm()))
+        if self._velocity is not None:
+            with torch.no_grad():
+                velocity = self.problem.velocity(self.network, points.to(dtype))
+            assert velocity is not None
+            yield Field("velocity", velocity.numpy(), grid)
+            yield Field("velocity_error", (velocity - self._velocity).to(dtype).numpy(), grid)
+        for term, values in residuals.items():
+            if term.startswith("residual"):
+                yield Field("residual", values.reshape(len(grid), -1).numpy(), grid, term=term)
+        if self._is_first and self.problem.has_closed_form:
+            yield from self._self_check()
+        self._is_first = False
+
+    def _self_check(self) -> Iterator[Record]:
+        with torch.no_grad():
+            # Drawn inside: on the edges of a grid derivatives of a solution may be none.
+            batch = self.problem.sampler(dtype=torch.float64).draw(_evaluation_generator())
+            residuals = self.problem.residuals(self.problem.solution, batch)
+        for term, values in residuals.items():
+            yield Scalar("solution_residual", float(values.abs().max()), term)
+
+    def _batch(self, dtype: torch.dtype) -> Batch:
+        """Returns a batch with the points of the grid inside; the other regions are drawn."""
+        drawn = self.problem.sampler(1, dtype=dtype).draw(_evaluation_generator())
+        return {**drawn, "interior": self._solution[0].to(dtype)[None]}
 
     @cached_property
     def _solution(self) -> tuple[Tensor, Tensor]:
         points = self.problem.evaluation_points()
         return points, self.problem.observed(self.problem.solution, points)
+
+    @cached_property
+    def _velocity(self) -> Tensor | None:
+        return self.problem.velocity(self.problem.solution, self._solution[0])
+
+
+def _evaluation_generator() -> torch.Generator:
+    return generator_of("evaluation points", 0)
 
 
 @dataclass(eq=False)
@@ -239,24 +283,34 @@ class Measuring:
         wanted: str | Sequence[Instrument | str],
         problem: Problem,
         network: MLP,
+        sampler: Sampler,
         *,
         steps: int,
         seed: int,
     ) -> Measuring:
         """Returns the instruments wanted, with evaluations, and curvature on the diagnostic batch.
 
+        The sampler draws batches as the training has them.
+
         Raises:
             ArgumentError: there is no set of instruments of a name.
         """
+        chosen = _short(steps, seed) if wanted == SHORT else instruments_of(wanted, seed)
+        # The gradients are of the training batch and curvature of another: together they predict
+        # the change of neither.
+        chosen = [each for each in chosen if not isinstance(each, Descent)]
         found: list[Instrument] = [
             OnBatch(each, DIAGNOSTIC_BATCH)
             if isinstance(each, Stiffness | Stability | Spectrum)
             else each
-            for each in instruments_of(wanted, seed)
+            for each in chosen
         ]
         divergence = Divergence()
         evaluation = Evaluation(problem, network, LogSpacedAndLast(4, steps))
-        instruments = (*found, evaluation, divergence)
+        resampling = Resampling(
+            FlatLosses(problem, network), sampler, LogSpacedAndLast(2, steps), seed
+        )
+        instruments = (*found, evaluation, resampling, divergence)
         # Several have one schedule, or equal ones.
         schedules = tuple(
             {repr(each.schedule): each.schedule for each in instruments[:-1]}.values()
@@ -275,6 +329,17 @@ class Measuring:
         all other steps what asking it costs.
         """
         return any(schedule.due(step, _TIME_NO_MATTER) for schedule in self._schedules)
+
+
+def _short(steps: int, seed: int) -> list[Instrument]:
+    """Returns the standard set with curvature whatever it costs: a budget is for long trainings."""
+    curvature = LogSpacedAndLast(2, steps)
+    others = [
+        each
+        for each in instruments_of("standard", seed)
+        if not isinstance(each, Stiffness | Stability)
+    ]
+    return [*others, Stiffness(curvature, seed=seed), Stability(curvature, seed=seed)]
 
 
 def by_term(

@@ -26,6 +26,7 @@ class Summary:
     losses: Mapping[str, float]  # unweighted, after the last step
     weights: Mapping[str, float]  # after the last step
     is_compiled: bool  # whether the step was
+    evaluations: int  # of the losses, in all steps: a step of L-BFGS takes several
 
     def described(self) -> dict[str, Any]:
         """Returns what run.json is to say of it."""
@@ -37,6 +38,7 @@ class Summary:
             "final_losses": {term: _or_none(value) for term, value in self.losses.items()},
             "final_weights": dict(self.weights),
             "is_compiled": self.is_compiled,
+            "evaluations": self.evaluations,
         }
 
     @classmethod
@@ -61,6 +63,7 @@ class Summary:
             {term: _or_nan(value) for term, value in known["final_losses"].items()},
             known["final_weights"],
             known["is_compiled"],
+            known.get("evaluations", taken),  # older runs have Adam's one a step
         )
 
 

@@ -25,13 +25,14 @@ from ..diagnostics.rules import Observation
 from ..probes.instruments.base import Instrument
 from ..probes.probe import Probe
 from .checkpoints import Checkpoint
-from .domains import Batch
+from .domains import Batch, Sampler
 from .formulation import Problem
 from .measuring import DIAGNOSTIC_BATCH, Curvature, Measuring, by_term
 from .models import Model, model as named_model
+from .optimizers import OPTIMIZERS, Setting
 from .seeds import generator_of
 from .summary import Summary
-from .training_step import AdamState, FlatLosses, Taken, TrainingStep, learning_rate
+from .training_step import INITIAL_RATE, FlatLosses, Taken
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Is told the step, the number of steps, and the losses by name."""
@@ -39,6 +40,8 @@ Progress = Callable[[int, int, Mapping[str, float]], None]
 # The measuring interval of gradients: no more is lost when the process is killed.
 CHECKPOINT_EVERY = 100
 PROGRESS_EVERY = 10
+# Compiling a step takes as long as it saves in some ten thousand of them.
+COMPILE_FROM = 10_000
 # Compiling Hessian-vector products takes as long as some ten thousand steps.
 COMPILE_CURVATURE_FROM = 20_000
 
@@ -60,33 +63,40 @@ def train(
     progress: Progress | None = None,
     dtype: torch.dtype = torch.float32,
     points: int | Mapping[str, int] = 128,
-    compile: bool = True,
+    learning_rate: float = INITIAL_RATE,
+    compile: bool | None = None,
 ) -> Summary:
     """Trains a model on a problem, records a run, and returns what became of it.
 
     The same arguments give the same bits on the same machine with the same number of threads,
-    whatever is measured and whether or not the training was interrupted. Adam with the learning
-    rate 1e-3 * 0.9^(step / 1000), and 128 new points a region at every step, as in the paper
-    (Wang, Teng, Perdikaris, SIAM J. Sci. Comput. 43(5), A3055, 2021).
+    whatever is measured and whether or not the training was interrupted. If the model's name says
+    nothing else, Adam with the learning rate 1e-3 * 0.9^(step / 1000), and 128 new points a region
+    at every step, as in the paper (Wang, Teng, Perdikaris, SIAM J. Sci. Comput. 43(5), A3055,
+    2021).
 
     Args:
         problem: what is solved.
         model: a `Model`, or the name of one such as "M4" or "M3+config".
         folder: of the run, new or empty, or with `resume` that of an earlier one.
-        steps: of Adam; the run has a last record after the last of them.
+        steps: of the optimizer; the run has a last record after the last of them.
         seed: of the network's first parameters and of the points.
         hidden: widths of the hidden layers; by default those of the problem's source.
-        instruments: "light", "standard", "full", or a list of instruments and of these names.
+        instruments: "light", "standard", "full", or a list of instruments and of these names; or
+            "short", the standard set with curvature twice a decade and at the last step,
+            whatever it costs.
         resume: whether a run that is there is continued from its checkpoint, which is at most
             `CHECKPOINT_EVERY` steps old. One that has ended is not trained again, except with more
             steps.
         progress: is told every `PROGRESS_EVERY` steps where the training stands.
         dtype: of parameters and points.
         points: of each box of a region, or that number by the name of the region.
-        compile: whether to compile the step where there is a C++ compiler.
+        learning_rate: of the first step; it falls as it does in the paper.
+        compile: whether to compile the step where there is a C++ compiler; by default from
+            `COMPILE_FROM` steps on, which take longer than compiling does.
 
     Raises:
         ArgumentError: an argument is out of its range, or the run in the folder is another one's.
+        MissingPackageError: the model's weights or optimizer need a package that is not there.
         StoreError: the run cannot be written there.
 
     Example:
@@ -98,17 +108,23 @@ def train(
     """
     if steps < 1:
         raise ArgumentError(f"steps={steps}: give a number of steps, 1 or more.")
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ArgumentError(f"learning_rate={learning_rate}: give a number above 0.")
     chosen = named_model(model) if isinstance(model, str) else model
     network = chosen.network(problem, hidden, seed=seed, dtype=dtype)
+    widths = [*(problem.hidden if hidden is None else hidden)]
     trained = {
         "problem": problem.name,
         "parameters": asdict(problem),
         "model": chosen.name,
         "seed": seed,
-        "hidden": [*problem.hidden] if hidden is None else [*hidden],
+        "hidden": widths,
         "dtype": str(dtype).removeprefix("torch."),
         "points": points if isinstance(points, int) else dict(points),
+        "learning_rate": learning_rate,
     }
+    if chosen.optimizer == "lbfgs":
+        trained["steps"] = steps  # a share of them decides when L-BFGS begins
     place = Path(folder)
     checkpoint = Checkpoint.load(place, trained) if resume else None
     if checkpoint is not None:
@@ -126,13 +142,23 @@ def train(
         "complexity": complexity,
         "complexity_parameter": problem.complexity.parameter,
         "weighting": chosen.weighting,
+        "optimizer": chosen.optimizer,
         "steps": steps,
+        "coordinates": [*problem.domain.coordinates],
+        # Reports know no problems; what a run is to be compared with is in the run.
+        "published": [
+            {"value": each.error, "deviation": each.deviation, "source": each.source}
+            for each in problem.published_for(chosen.name, widths)
+        ],
         "outcome": None,  # known in the end, or of an earlier session
         "final_error": None,
     }
     losses = FlatLosses(problem, network)
-    member = _Member(losses, chosen, seed, steps, points, checkpoint, progress, compile)
-    measuring = Measuring.of(instruments, problem, network, steps=steps, seed=seed)
+    compiles = steps >= COMPILE_FROM if compile is None else compile
+    member = _Member(
+        losses, chosen, seed, steps, points, learning_rate, checkpoint, progress, compiles
+    )
+    measuring = Measuring.of(instruments, problem, network, member.sampler, steps=steps, seed=seed)
     member.prepare(measuring)
     probe = Probe(
         network,
@@ -140,7 +166,7 @@ def train(
         instruments=measuring.instruments,
         resume=resume,
         seed=seed,
-        metadata={**metadata, "is_compiled": member.step.is_compiled},
+        metadata={**metadata, "is_compiled": member.optimizer.is_compiled},
     )
     return _Recorded(member, measuring, probe, trained).train()
 
@@ -155,6 +181,7 @@ class _Member:
         seed: int,
         steps: int,
         points: int | Mapping[str, int],
+        initial_rate: float,
         checkpoint: Checkpoint | None,
         progress: Progress | None,
         compile: bool,
@@ -163,40 +190,52 @@ class _Member:
         self.steps = steps
         self.progress = progress
         self.terms = losses.terms
-        self._sampler = losses.problem.sampler(points, dtype=losses.layout.dtype)
+
+        def sample(times: int) -> Sampler:
+            return losses.problem.sampler(_times(points, times), dtype=losses.layout.dtype)
+
+        self.sampler = sample(1)
         self._generator = generator_of("training points", seed)
         self.balance = model.balance(losses.problem, losses.network)
-        self.state = AdamState.of(losses.layout.flatten())
+        self.diagnostic = self.sampler.draw(generator_of(DIAGNOSTIC_BATCH, seed))
+        self.unreached = losses.unreached(self.diagnostic)
+        self.optimizer = OPTIMIZERS[model.optimizer](
+            Setting(losses, self.diagnostic, sample, steps, seed, compile, initial_rate)
+        )
         self.begin, self.seconds_before = 0, 0.0
         if checkpoint is not None:
-            self.state, self.begin = checkpoint.state, checkpoint.step
-            self.seconds_before = checkpoint.seconds
+            self.optimizer.load(checkpoint.state)
+            self.optimizer.evaluations = checkpoint.evaluations
+            self.begin, self.seconds_before = checkpoint.step, checkpoint.seconds
             self._generator.set_state(checkpoint.generator)
             if self.balance is not None and checkpoint.weights is not None:
                 self.balance.load_state_dict(checkpoint.weights)
         # The network's parameters are parts of one vector, so that one copy moves all of them.
-        self._flat = self.state.parameters.clone()
+        self._flat = self.optimizer.parameters.clone()
         self._show()
-        self.diagnostic = self._sampler.draw(generator_of(DIAGNOSTIC_BATCH, seed))
-        self.unreached = losses.unreached(self.diagnostic)
-        self.step = TrainingStep(losses, self.diagnostic, compile=compile)
         self.curvature: Curvature | None = None
         self._weigh()
 
     def prepare(self, measuring: Measuring) -> None:
         """Compiles Hessian-vector products, if any are wanted, before a probe's clock runs."""
-        worth_it = self.step.is_compiled and self.steps - self.begin >= COMPILE_CURVATURE_FROM
+        worth_it = self.optimizer.is_compiled and self.steps - self.begin >= COMPILE_CURVATURE_FROM
         if measuring.need_curvature:
             self.curvature = Curvature(self.losses, self.diagnostic, compile=worth_it)
 
-    def draw(self) -> Batch:
+    def draw(self, step: int) -> Batch:
         """Returns the points of the next step."""
-        return self._sampler.draw(self._generator)
+        return self.optimizer.fixed_batch(step) or self.sampler.draw(self._generator)
 
-    def advance(self, step: int, taken: Taken, batch: Batch) -> None:
+    def take(self, step: int, batch: Batch) -> Taken[Any]:
+        """Takes a step, without going on to the state after it."""
+        return self.optimizer.take(self.weight_vector, step, batch)
+
+    def advance(self, step: int, taken: Taken[Any], batch: Batch) -> None:
         """Goes on to the next step: the weights first, from the parameters that the step saw."""
         balance = self.balance
-        if balance is not None and balance.is_due(step):
+        # What is searched along a line must stay the same function.
+        is_free = self.optimizer.fixed_batch(step) is None
+        if balance is not None and is_free and balance.is_due(step):
             rows = TermGradients.of(taken.gradients, self.terms, self.unreached)
             from_kernels = isinstance(balance.rule, NTKWeights)
             traces = self.losses.kernel_traces(batch) if from_kernels else None
@@ -204,13 +243,21 @@ class _Member:
                 Observation(step, rows, self.losses.layout, taken.losses.tolist(), traces)
             )
             self._weigh()
-        self.state = taken.state
-        self._flat.copy_(self.state.parameters)
+        self.optimizer.accept(taken)
+        self._flat.copy_(self.optimizer.parameters)
 
     def checkpoint(self, trained: Mapping[str, Any], step: int, seconds: float) -> Checkpoint:
         """Returns where the training stands before a step."""
         weights = None if self.balance is None else self.balance.state_dict()
-        return Checkpoint(trained, step, self.state, weights, self._generator.get_state(), seconds)
+        return Checkpoint(
+            trained,
+            step,
+            self.optimizer.saved(),
+            weights,
+            self._generator.get_state(),
+            seconds,
+            self.optimizer.evaluations,
+        )
 
     def _weigh(self) -> None:
         known = {} if self.balance is None else self.balance.weights
@@ -262,10 +309,10 @@ class _Recorded:
             is_last = step == member.steps
             if step > member.begin and (is_last or step % CHECKPOINT_EVERY == 0):
                 self._save(step)
-            batch = member.draw()
+            batch = member.draw(step)
             # After the last step one more is computed and recorded, but not taken. It is the one
             # that would be next if training went on, so going on finds the same numbers.
-            taken = member.step(member.state, member.weight_vector, step, batch)
+            taken = member.take(step, batch)
             values = taken.losses.tolist()
             losses = dict(zip(member.terms, values, strict=True))
             self._steps = step
@@ -279,9 +326,9 @@ class _Recorded:
                 member.advance(step, taken, batch)
         return losses, None
 
-    def _record(self, step: int, losses: Mapping[str, float], taken: Taken) -> None:
+    def _record(self, step: int, losses: Mapping[str, float], taken: Taken[Any]) -> None:
         member = self._member
-        before, layout = member.state.parameters, member.losses.layout
+        before, layout = member.optimizer.parameters, member.losses.layout
 
         def gradients() -> dict[str, dict[str, Tensor]]:
             return {
@@ -302,12 +349,14 @@ class _Recorded:
             weights=member.weights,
             gradients=gradients,
             hessian=hessians,
-            learning_rate=learning_rate(step),
-            stability=taken.state.stability(step),
+            learning_rate=member.optimizer.learning_rate(step),
+            stability=member.optimizer.stability(taken, step),
             update=lambda: taken.state.parameters - before,
         )
 
-    def _diverged(self, step: int, losses: Mapping[str, float], taken: Taken) -> DivergenceError:
+    def _diverged(
+        self, step: int, losses: Mapping[str, float], taken: Taken[Any]
+    ) -> DivergenceError:
         divergence = self._measuring.divergence
         divergence.step, divergence.losses = step, dict(losses)
         self._record(step, losses, taken)
@@ -335,5 +384,12 @@ class _Recorded:
             self._probe.run,
             losses,
             dict(member.weights),
-            member.step.is_compiled,
+            member.optimizer.is_compiled,
+            member.optimizer.evaluations,
         )
+
+
+def _times(points: int | Mapping[str, int], times: int) -> int | dict[str, int]:
+    if isinstance(points, int):
+        return times * points
+    return {region: times * count for region, count in points.items()}

@@ -8,8 +8,9 @@ still read the parameters from before it, and that a checkpoint is three vectors
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from torch.func import functional_call
 
 from ..diagnostics.kernel import tangent_kernel
 from ..diagnostics.layout import ParameterLayout
-from ..diagnostics.stability import OptimizerStability, adam_limit
+from ..diagnostics.stability import OptimizerStability, adam_limit, momentum_limit
 from .compilation import compiled
 from .domains import Batch
 from .formulation import Problem
@@ -26,36 +27,79 @@ from .networks import MLP
 
 # Adam's defaults; the paper has no others.
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+INITIAL_RATE = 1e-3
 
 
-def learning_rate(step: int) -> float:
+def learning_rate(step: int, initial: float = INITIAL_RATE) -> float:
     """Returns the paper's learning rate, 1e-3 times 0.9^(step / 1000), without stairs.
 
     Source: GradientPathologiesPINNs, `exponential_decay(1e-3, step, 1000, 0.9, staircase=False)`.
     """
-    return 1e-3 * math.pow(0.9, step / 1000)
+    return initial * math.pow(0.9, step / 1000)
 
 
 @dataclass(frozen=True, eq=False)
-class AdamState:
-    """The parameters of a network, and what Adam remembers."""
+class Descended:
+    """The parameters of a network before a step, where the optimizer remembers nothing of others.
+
+    This is the state of gradient descent, and what is common to all.
+    """
 
     parameters: Float[Tensor, " params"]
+
+    @classmethod
+    def of(cls, parameters: Float[Tensor, " params"]) -> Self:
+        """Returns the state before the first step."""
+        return cls(parameters)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of it, in the order of the fields."""
+        return tuple(getattr(self, each.name) for each in fields(self))
+
+    def stability(self, step: int, initial_rate: float = INITIAL_RATE) -> OptimizerStability:
+        """Returns the limit of the step with this number, this being the state after it."""
+        return OptimizerStability(
+            limit=momentum_limit(learning_rate(step, initial_rate)),
+            diagonal=None,
+            weight_decay=None,
+            maximize=False,
+            held=(),
+            rule="2 / eta, Cohen et al. 2021, arXiv 2103.00065",
+            status="Gradient descent.",
+        )
+
+    @staticmethod
+    def scales(step: int, rate: float) -> tuple[float, ...]:
+        """Returns the numbers that change with the step, in double precision."""
+        return (rate,)
+
+    @staticmethod
+    def stepped(tensors: Sequence[Tensor], gradient: Tensor, scales: Tensor) -> tuple[Tensor, ...]:
+        """Returns the tensors after a step."""
+        (parameters,), (rate,) = tensors, scales
+        return (parameters - rate * gradient,)
+
+
+@dataclass(frozen=True, eq=False)
+class AdamState(Descended):
+    """The parameters of a network, and what Adam remembers."""
+
     mean: Float[Tensor, " params"]  # of gradients, not corrected for its start at zero
     square: Float[Tensor, " params"]  # likewise of squared gradients
 
     @classmethod
-    def of(cls, parameters: Float[Tensor, " params"]) -> AdamState:
+    def of(cls, parameters: Float[Tensor, " params"]) -> Self:
         """Returns the state before the first step."""
         zeros = torch.zeros_like(parameters)
         return cls(parameters, zeros, zeros.clone())
 
-    def stability(self, step: int) -> OptimizerStability:
+    def stability(self, step: int, initial_rate: float = INITIAL_RATE) -> OptimizerStability:
         """Returns the limit of the step with this number, this being the state after it.
 
         Source: Cohen et al. 2022, arXiv 2207.14484.
         """
-        rate, taken = learning_rate(step), step + 1
+        rate, taken = learning_rate(step, initial_rate), step + 1
         root = (self.square / (1 - BETA2**taken)).sqrt()
         return OptimizerStability(
             limit=adam_limit(rate, BETA1),
@@ -67,14 +111,31 @@ class AdamState:
             status="Adam, with the preconditioner that this step was taken with.",
         )
 
+    @staticmethod
+    def scales(step: int, rate: float) -> tuple[float, ...]:
+        """Returns the corrections of the bias, with the rate."""
+        return rate / (1 - BETA1 ** (step + 1)), math.sqrt(1 - BETA2 ** (step + 1))
+
+    @staticmethod
+    def stepped(tensors: Sequence[Tensor], gradient: Tensor, scales: Tensor) -> tuple[Tensor, ...]:
+        """Returns the tensors after a step, as torch.optim.Adam does, operation by operation."""
+        parameters, mean, square = tensors
+        rate, root = scales
+        mean = torch.lerp(mean, gradient, 1 - BETA1)
+        square = BETA2 * square + (1 - BETA2) * gradient * gradient
+        return parameters - rate * (mean / (square.sqrt() / root + EPSILON)), mean, square
+
+
+State = TypeVar("State", bound=Descended)
+
 
 @dataclass(frozen=True, eq=False)
-class Taken:
+class Taken(Generic[State]):
     """What one step has computed."""
 
     losses: Float[Tensor, " terms"]  # before the step, unweighted
     gradients: Float[Tensor, "terms params"]  # likewise
-    state: AdamState  # after it
+    state: State  # after it
 
 
 class FlatLosses:
@@ -152,64 +213,60 @@ class FlatLosses:
         return {term: block.trace.value for term, block in kernel.blocks.items()}
 
 
-class TrainingStep:
-    """A step of Adam on the weighted sum of the terms, compiled where that is possible.
+class TrainingStep(Generic[State]):
+    """A step on the weighted sum of the terms, compiled where that is possible.
 
     Args:
         losses: the terms.
         batch: any of the batches that steps will be taken on, to trace with.
+        kind: the state of the optimizer, which also says how it steps.
         compile: whether to try.
+        initial_rate: the learning rate of the first step.
 
     Attributes:
         is_compiled: whether it is.
     """
 
-    def __init__(self, losses: FlatLosses, batch: Batch, *, compile: bool = True) -> None:
+    def __init__(
+        self,
+        losses: FlatLosses,
+        batch: Batch,
+        kind: type[State],
+        *,
+        compile: bool = True,
+        initial_rate: float = INITIAL_RATE,
+    ) -> None:
         self.losses = losses
+        self.initial_rate = initial_rate
+        self._kind = kind
         self._step, self.is_compiled = self._take, False
         if compile:
-            state = AdamState.of(losses.layout.flatten())
+            state = kind.of(losses.layout.flatten())
             arguments = self._arguments(state, torch.ones(len(losses.terms)), 0, batch)
             self._step, self.is_compiled = compiled(self._take, arguments, what="The training step")
 
     def __call__(
-        self, state: AdamState, weights: Float[Tensor, " terms"], step: int, batch: Batch
-    ) -> Taken:
+        self, state: State, weights: Float[Tensor, " terms"], step: int, batch: Batch
+    ) -> Taken[State]:
         """Takes the step with this number; what is given is not changed."""
         losses, gradients, *after = self._step(*self._arguments(state, weights, step, batch))
-        return Taken(losses, gradients, AdamState(*after))
+        return Taken(losses, gradients, self._kind(*after))
 
-    def _arguments(
-        self, state: AdamState, weights: Tensor, step: int, batch: Batch
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Batch]:
-        # The corrections of Adam's bias are numbers that change with the step: a compiled function
-        # takes them as a tensor, or would be compiled anew. Computed in double precision, as
-        # torch.optim.Adam does, and rounded once.
+    def _arguments(self, state: State, weights: Tensor, step: int, batch: Batch) -> tuple[Any, ...]:
+        # What changes with the step is given as a tensor, or a compiled function would be compiled
+        # anew. Computed in double precision, as torch.optim.Adam does, and rounded once.
         like = state.parameters
-        rate = learning_rate(step) / (1 - BETA1 ** (step + 1))
-        root = math.sqrt(1 - BETA2 ** (step + 1))
-        scales = torch.tensor([rate, root], dtype=like.dtype)
-        return like, state.mean, state.square, weights.to(like.dtype), scales, batch
+        rate = learning_rate(step, self.initial_rate)
+        scales = torch.tensor(state.scales(step, rate), dtype=like.dtype)
+        return *state.tensors, weights.to(like.dtype), scales, batch
 
-    def _take(
-        self,
-        parameters: Tensor,
-        mean: Tensor,
-        square: Tensor,
-        weights: Tensor,
-        scales: Tensor,
-        batch: Batch,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _take(self, *given: Any) -> tuple[Tensor, ...]:
+        *tensors, weights, scales, batch = given
         with torch.enable_grad():
-            point = parameters.detach().requires_grad_()
+            point = tensors[0].detach().requires_grad_()
             losses = list(self.losses(point, batch).values())
             # One forward pass for all, whatever the terms share of it.
             rows = [torch.autograd.grad(loss, point, retain_graph=True)[0] for loss in losses]
         gradients = torch.stack(rows)
-        gradient = weights @ gradients
-        rate, root = scales
-        # As torch.optim.Adam, operation by operation.
-        mean = torch.lerp(mean, gradient, 1 - BETA1)
-        square = BETA2 * square + (1 - BETA2) * gradient * gradient
-        stepped = parameters - rate * (mean / (square.sqrt() / root + EPSILON))
-        return torch.stack(losses).detach(), gradients, stepped, mean, square
+        after = self._kind.stepped(tensors, weights @ gradients, scales)
+        return torch.stack(losses).detach(), gradients, *after

@@ -79,6 +79,14 @@ _EXTRAS = {
     "parquet": "gradpath export --to parquet",
     "tensorboard": "gradpath export --to tensorboard",
     "dask": "sweeps on a Dask cluster",
+    "soap": "the optimizer SOAP in reference experiments",
+    "deepxde": "the callback for DeepXDE",
+    "huggingface": "the callback for Hugging Face's Trainer",
+    "lightning": "the callback for Lightning",
+    "pina": "the callback for PINA",
+    "mlflow": "copies of records in MLflow",
+    "trackio": "copies of records in trackio",
+    "wandb": "copies of records in Weights & Biases",
 }
 
 

@@ -55,3 +55,9 @@ class AllenCahnFixed(Problem):
         """Returns a numerical reference."""
         t, x = points.unbind(-1)
         return (fixed_solution(self.diffusivity)(t, x),)
+
+    def constrained(self, points: Tensor, outputs: Tensor) -> Tensor:
+        """Returns x^2 cos(pi x) plus t (1 - x^2) times the output."""
+        t, x = points.unbind(-1)
+        (u,) = outputs.unbind(-1)
+        return torch.stack([x**2 * torch.cos(math.pi * x) + t * (1 - x**2) * u], dim=-1)

@@ -70,3 +70,9 @@ class Burgers(Problem):
         log_f = -torch.cos(math.pi * y) / (2 * math.pi * self.viscosity)
         share = torch.softmax(log_f + log_weights, dim=-1)
         return (-(share * torch.sin(math.pi * y)).sum(-1),)
+
+    def constrained(self, points: Tensor, outputs: Tensor) -> Tensor:
+        """Returns -sin(pi x) plus t (1 - x^2) times the output."""
+        t, x = points.unbind(-1)
+        (u,) = outputs.unbind(-1)
+        return torch.stack([t * (1 - x**2) * u - torch.sin(math.pi * x)], dim=-1)

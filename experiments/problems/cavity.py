@@ -75,8 +75,12 @@ class Cavity(Problem):
 
     def observed(self, field: Field, points: Tensor) -> Tensor:
         """Returns the speed."""
-        u, v = self.partials(field, points, "u v")
+        u, v = self.velocity(field, points).unbind(-1)
         return torch.hypot(u, v)
+
+    def velocity(self, field: Field, points: Tensor) -> Tensor:
+        """Returns u and v."""
+        return torch.stack(list(self.partials(field, points, "u v")), dim=-1)
 
     def evaluation_points(self) -> Tensor:
         """Returns the grid without the ends of the lid."""

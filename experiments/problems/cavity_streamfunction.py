@@ -72,8 +72,13 @@ class CavityStreamfunction(Problem):
 
     def observed(self, field: Field, points: Tensor) -> Tensor:
         """Returns the speed."""
+        u, v = self.velocity(field, points).unbind(-1)
+        return torch.hypot(u, v)
+
+    def velocity(self, field: Field, points: Tensor) -> Tensor:
+        """Returns u = psi_y and v = -psi_x."""
         psi_x, psi_y = self.partials(field, points, "psi_x psi_y")
-        return torch.hypot(psi_x, psi_y)
+        return torch.stack([psi_y, -psi_x], dim=-1)
 
     def evaluation_points(self) -> Tensor:
         """Returns the grid without the ends of the lid."""

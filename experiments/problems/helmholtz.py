@@ -103,3 +103,9 @@ class Helmholtz(Problem):
         """Returns sin(a1 pi x) sin(a2 pi y)."""
         x, y = points.unbind(-1)
         return (torch.sin(self.a1 * math.pi * x) * torch.sin(self.a2 * math.pi * y),)
+
+    def constrained(self, points: Tensor, outputs: Tensor) -> Tensor:
+        """Returns (1 - x^2) (1 - y^2) times the output, which is zero on the edges."""
+        x, y = points.unbind(-1)
+        (u,) = outputs.unbind(-1)
+        return torch.stack([(1 - x**2) * (1 - y**2) * u], dim=-1)

@@ -65,3 +65,10 @@ class KleinGordon(Problem):
         """Returns x cos(5 pi t) + (x t)^3."""
         t, x = points.unbind(-1)
         return (x * torch.cos(self.frequency * math.pi * t) + (x * t) ** 3,)
+
+    def constrained(self, points: Tensor, outputs: Tensor) -> Tensor:
+        """Returns x (cos(5 pi t) + t^3) plus t^2 x (1 - x) times the output."""
+        t, x = points.unbind(-1)
+        (u,) = outputs.unbind(-1)
+        known = x * (torch.cos(self.frequency * math.pi * t) + t**3)
+        return torch.stack([known + t**2 * x * (1 - x) * u], dim=-1)

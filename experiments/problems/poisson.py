@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -58,3 +59,8 @@ class Poisson(Problem):
         """Returns sin(C x)."""
         (x,) = points.unbind(-1)
         return (torch.sin(self.C * x),)
+
+    def constrained(self, points: Tensor, outputs: Tensor) -> Tensor:
+        """Returns x sin(C) plus x (1 - x) times the output."""
+        (x,), (u,) = points.unbind(-1), outputs.unbind(-1)
+        return torch.stack([math.sin(self.C) * x + x * (1 - x) * u], dim=-1)

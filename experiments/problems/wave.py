@@ -61,3 +61,10 @@ class Wave(Problem):
         slow = torch.sin(math.pi * x) * torch.cos(2 * math.pi * t)
         omega = self.beta * math.pi
         return (slow + 0.5 * torch.sin(omega * x) * torch.cos(2 * omega * t),)
+
+    def constrained(self, points: Tensor, outputs: Tensor) -> Tensor:
+        """Returns sin(pi x) + sin(4 pi x) / 2 plus t^2 x (1 - x) times the output."""
+        t, x = points.unbind(-1)
+        (u,) = outputs.unbind(-1)
+        start = torch.sin(math.pi * x) + 0.5 * torch.sin(self.beta * math.pi * x)
+        return torch.stack([start + t**2 * x * (1 - x) * u], dim=-1)

@@ -6,7 +6,7 @@ import torch
 from gradpath.diagnostics import ParameterLayout
 from gradpath.diagnostics.annealing import LearningRateAnnealing
 from gradpath.diagnostics.errors import ArgumentError
-from gradpath.experiments import MLP, MODELS, GatedMLP, model, problem
+from gradpath.experiments import MLP, MODELS, PROBLEMS, GatedMLP, model, problem
 
 TABLE = {"M1": (MLP, None), "M2": (MLP, "siam"), "M3": (GatedMLP, None), "M4": (GatedMLP, "siam")}
 
@@ -19,6 +19,8 @@ UNKNOWN = {
     "M1+early": "an option of a gated network",
     "M3+ntk+config": "says one thing twice",
     "M4+early+early": "says one thing twice",
+    "M1+gd+lbfgs": "says one thing twice",
+    "M2+hard": "has hard conditions, whose terms vanish, and weights for them",
 }
 
 
@@ -69,3 +71,32 @@ def test_networks_take_seed_widths_and_dtype() -> None:
     assert flat[0].dtype == torch.float64
     assert torch.equal(flat[0], flat[1])
     assert not torch.equal(flat[0], flat[2])
+
+
+def test_optimizers_and_options_of_the_network_by_name() -> None:
+    assert MODELS["M1"].optimizer == "adam"
+    assert model("M2+lbfgs").optimizer == "lbfgs"
+    several = model("M3+soap+fourier+ntk")
+    assert (several.optimizer, several.weighting) == ("soap", "ntk")
+    network = several.network(problem("helmholtz"), [7, 7])
+    assert network.frequencies is not None
+    assert network.layers[0].in_features == 2 * len(network.frequencies)
+
+
+HARD = [name for name in PROBLEMS if problem(name).has_hard_conditions]
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_with_hard_conditions_the_equation_alone_is_left(name: str) -> None:
+    posed = problem(name)
+    network = model("M3+hard").network(posed, [7, 7], dtype=torch.float64)
+    batch = posed.sampler(16, dtype=torch.float64).draw(torch.Generator().manual_seed(0))
+    for term, loss in posed.losses(network, batch).items():
+        assert (loss.item() > 1e-3) == term.startswith("residual")
+        assert term.startswith("residual") or loss.item() < 1e-25
+
+
+def test_hard_conditions_are_asked_for_where_they_are_known() -> None:
+    assert {"helmholtz", "poisson", "klein_gordon", "burgers", "wave"} <= set(HARD)
+    with pytest.raises(ArgumentError, match="not known for 'convection'; leave out 'hard'"):
+        model("M1+hard").network(problem("convection"))

@@ -83,6 +83,25 @@ def test_the_papers_numbers_are_those_of_its_tables() -> None:
     assert len(helmholtz) == 9 * 4 * 2 + 3 * 4
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "model", "hidden", "errors"),
+    [
+        ("helmholtz", {}, "M1", [50] * 3, [1.06e-1, 1.94e-1]),
+        ("helmholtz", {"k": 3}, "M4", [50] * 5, [3.57e-3]),
+        ("helmholtz", {"a2": 1}, "M1", [50] * 3, []),
+        ("helmholtz", {}, "M1", [20] * 3, []),
+        ("helmholtz", {}, "M3+config", [50] * 3, []),
+        ("poisson", {"C": 8}, "M1", [50] * 5, [1.30e-2]),
+        ("cavity", {}, "M2", [50] * 5, [7.48e-1]),
+    ],
+)
+def test_published_errors_are_found_for_the_same_problem_model_and_network_alone(
+    name: str, parameters: dict[str, float], model: str, hidden: list[int], errors: list[float]
+) -> None:
+    found = problem(name, **parameters).published_for(model, hidden)
+    assert [each.error for each in found] == errors
+
+
 def test_an_unknown_problem_or_parameter_is_named_with_the_choices() -> None:
     with pytest.raises(ArgumentError, match=r"no problem 'stokes'.*helmholtz"):
         problem("stokes")

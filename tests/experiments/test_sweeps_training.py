@@ -1,17 +1,18 @@
 """Sweeps of the reference experiments' own trainer."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from gradpath.diagnostics.errors import ArgumentError
 from gradpath.experiments import Sweep, run_sweep
-from gradpath.probes import runs
+from gradpath.probes import Run, runs
 
 
-def sweep(models: str, **options: object) -> Sweep:
-    return Sweep("poisson", models=models.split(), complexities=[1], steps=3, options=options)
+def sweep(models: str, steps: int = 3, **options: object) -> Sweep:
+    return Sweep("poisson", models=models.split(), complexities=[1], steps=steps, options=options)
 
 
 @pytest.mark.slow
@@ -33,3 +34,20 @@ def test_what_the_training_does_not_know_is_said_before_anything_runs(tmp_path: 
     with pytest.raises(ArgumentError, match="no model 'M7'"):
         run_sweep(sweep("M7"), tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+def test_a_member_that_diverges_has_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
+    small = {"hidden": [6, 6], "points": 16, "compile": False, "instruments": "light"}
+    # Adam's steps are as long as the learning rate, whatever the gradient.
+    declared = sweep("M1+gd M1", steps=60, learning_rate=10.0, **small)
+    with ThreadPoolExecutor(1) as executor:
+        result = run_sweep(declared, tmp_path / "s", executor=executor, progress=lambda _: None)
+    diverged, trained = result.members
+    assert (diverged.status, trained.status) == ("failed", "finished")
+    assert diverged.error is not None
+    assert "Training was stopped at step" in diverged.error
+    run = Run(diverged.folder)
+    assert run.metadata["outcome"] == "diverged"
+    (finding,) = (each for each in run.findings if each.code == "GP402")
+    assert finding.evidence["step"] == run.steps[-1] < 60
+    assert math.isfinite(trained.summary["error"])
