@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import ArgumentError
@@ -186,21 +187,30 @@ def _small_mismatch(
 ) -> float:
     """The same in a few operations, for what fits into one piece."""
     # Nearly equal numbers are subtracted without an error, so only the sum of the rows is rounded.
-    wide = torch.promote_types(gradients.dtype, torch.float32)
-    rows = gradients.detach().as_subclass(Tensor).to(wide)
-    factors = torch.tensor(weights, dtype=wide)
-    sought = total.detach().to(wide)
-    rest = sought - factors @ rows
-    if own is not None:
-        rest -= own.detach().to(wide)
-    norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
-    # numpy's max, since Python's would lose a NaN.
-    scale = np.max([_norm(sought), *(norms * factors.abs()).tolist()])
-    return float(_norm(rest) / scale if scale > 0 else _norm(rest))
+    wide = np.float64 if gradients.dtype == torch.float64 else np.float32
+    rows, sought = _numbers(gradients, wide), _numbers(total, wide)
+    with np.errstate(all="ignore"):  # what is not finite makes the result so
+        # Row by row: a matrix product may wake the threads of BLAS, which takes far longer.
+        sums = np.zeros_like(sought) if own is None else _numbers(own, wide).copy()
+        for weight, row in zip(weights, rows, strict=True):
+            sums += wide(weight) * row
+        norms = [abs(w) * _norm(row) for w, row in zip(weights, rows, strict=True)]
+        # numpy's max, since Python's would lose a NaN.
+        scale = float(np.max([_norm(sought), *norms]))
+        rest = _norm(sought - sums)
+    return rest / scale if scale > 0 else rest
 
 
-def _norm(vector: Tensor) -> float:
-    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+def _numbers(tensor: Tensor, kind: type[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    tensor = tensor.detach()
+    half = tensor.dtype in (torch.float16, torch.bfloat16)  # numpy has no bfloat16
+    numbers: NDArray[np.floating[Any]] = (tensor.float() if half else tensor).numpy(force=True)
+    return numbers.astype(kind, copy=False)
+
+
+def _norm(vector: NDArray[np.floating[Any]]) -> float:
+    double = vector.astype(np.float64, copy=False)
+    return sqrt(double @ double)
 
 
 def _double(tensor: Tensor) -> Tensor:

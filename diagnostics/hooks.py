@@ -112,6 +112,16 @@ def is_ours() -> bool:
     return bool(torch._C._is_key_in_tls(_MARK) and torch._C._get_obj_in_tls(_MARK))
 
 
+def are_unhooked(leaves: Sequence[Tensor]) -> bool:
+    """Whether nothing would be called for a gradient that arrives at some leaves.
+
+    Only what was found is known, so after a `quiet` block between a loss and these leaves.
+    """
+    with _census.lock:
+        known = any(ref() for ref in _census.known)
+        return _census.is_up_to_date and not known and not _own_hooks(leaves)
+
+
 def follow_retain_grad() -> Callable[[], None]:
     """Takes note of every call of `Tensor.retain_grad` from now on.
 
@@ -214,6 +224,11 @@ class _Census:
         self.known: list[weakref.ref[Hooks]] = []
         self.retaining: list[weakref.ref[Tensor]] = []
         self.follows_retain_grad = False  # whether each new one is noted in `retaining`
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether nobody has registered anything since it was last looked at."""
+        return self.next_handle == RemovableHandle.next_id
 
     def hooks_of(self, ends: Sequence[Tensor | GradientEdge]) -> list[Hooks]:
         """Returns the hook dictionaries of all tensors and nodes, those below `ends` for certain.

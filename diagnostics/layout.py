@@ -16,6 +16,7 @@ from functools import cached_property, reduce
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
@@ -198,10 +199,11 @@ class ParameterLayout:
         if vector.dtype == self.dtype and vector.device == self.device and self._fit(ordered):
             # The common case, in one operation instead of one a parameter.
             pieces = [
-                self._zeros[slot.slice] if tensor is None else tensor.detach().reshape(-1)
+                self._zeros[slot.slice] if tensor is None else tensor
                 for slot, tensor in zip(self.slots, ordered, strict=True)
             ]
-            torch.cat(pieces, out=vector)
+            with torch.no_grad():
+                vector.copy_(_flatten_dense_tensors(pieces))
             return
         for slot, tensor in zip(self.slots, ordered, strict=True):
             place = vector[slot.slice]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from .bench import Bench, wants
@@ -53,6 +53,17 @@ def close_step(step: OpenStep, snapshot: Snapshot, bench: Bench) -> list[Record]
     records.append(Cost("probe", step.seconds))
     bench.charge(snapshot.part, step.due, step.seconds)
     return _once(records)
+
+
+def changes_of(
+    before: Mapping[str, float | None], after: Mapping[str, float | None], batch: str
+) -> list[Record]:
+    """Returns by how much each term has changed."""
+    return [
+        Scalar("actual_change", value - known, term, batch=batch)
+        for term, value in after.items()
+        if value is not None and (known := before.get(term)) is not None
+    ]
 
 
 def _relabelled(record: Record) -> Record:

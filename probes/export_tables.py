@@ -84,14 +84,12 @@ def scalars(run: Run) -> pd.DataFrame:
 
 def encoded_histograms(run: Run) -> pd.DataFrame:
     """Returns histograms of every name, as the bytes that they are stored as."""
-    return run._measurements("histograms", {"data": "object"})
+    return _complete(run.encoded_histograms(name=None), _SERIES)
 
 
 def eigenvalues(run: Run) -> pd.DataFrame:
     """Returns those of every operator, whose name is the series' name."""
-    numbers = dict.fromkeys(("value", "lower", "upper", "residual"), "float64")
-    evidence = {"products": "int64", "converged": "bool", "status": "str"}
-    return run._measurements("eigenvalues", {"end": "str", **numbers, **evidence})
+    return _complete(run.eigenvalues(None).rename(columns={"operator": "name"}), _SERIES)
 
 
 def _pieces(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from .following import Followed
 from .records import TRAINING_BATCH, Finding
 from .store import Run
 
@@ -86,8 +87,11 @@ class LiveView:
     events: tuple[EventView, ...]
 
 
-def live_view(run: Run) -> LiveView:
+def live_view(run: Run | Followed) -> LiveView:
     """Returns what a run looks like now; it may be written meanwhile.
+
+    Args:
+        run: `Followed` where it is looked at again and again.
 
     Raises:
         StoreError: the run has become unreadable.
@@ -104,6 +108,7 @@ def live_view(run: Run) -> LiveView:
         >>> folder.cleanup()
     """
     status, error = run.status, run.metadata.get("error")
+    events = run.events()
     timeline = _with_part(run.timeline())
     return LiveView(
         folder=str(run.folder),
@@ -118,7 +123,7 @@ def live_view(run: Run) -> LiveView:
         terms=_terms(run),
         sharpness=tuple(found for operator in _LIMITS for found in _sharpness(run, operator)),
         findings=run.findings,
-        events=_events(run),
+        events=_events(events),
     )
 
 
@@ -134,7 +139,7 @@ def _speed(timeline: pd.DataFrame) -> float | None:
     return number / seconds if seconds > 0 and number > 0 else None
 
 
-def _share(run: Run, timeline: pd.DataFrame) -> float | None:
+def _share(run: Run | Followed, timeline: pd.DataFrame) -> float | None:
     costs = run.cost()
     if costs.empty or timeline.empty:
         return None
@@ -146,7 +151,7 @@ def _share(run: Run, timeline: pd.DataFrame) -> float | None:
     return float(costs["seconds"].sum()) / elapsed if elapsed > 0 else None
 
 
-def _terms(run: Run) -> tuple[TermView, ...]:
+def _terms(run: Run | Followed) -> tuple[TermView, ...]:
     losses = _of_network(run, "loss")
     weights = _newest(run, "weight")
     norms = _newest(run, "gradient_norm")
@@ -169,7 +174,7 @@ def _terms(run: Run) -> tuple[TermView, ...]:
     )
 
 
-def _sharpness(run: Run, operator: str) -> list[SharpnessView]:
+def _sharpness(run: Run | Followed, operator: str) -> list[SharpnessView]:
     found = _with_part(run.eigenvalues(operator))
     found = found[
         (found["end"] == "largest")
@@ -189,16 +194,16 @@ def _sharpness(run: Run, operator: str) -> list[SharpnessView]:
     ]
 
 
-def _events(run: Run) -> tuple[EventView, ...]:
+def _events(events: pd.DataFrame) -> tuple[EventView, ...]:
     return tuple(
         EventView(None if pd.isna(step) else int(step), kind, text, source)
-        for step, kind, text, source in run.events()[["step", "kind", "text", "source"]].itertuples(
+        for step, kind, text, source in events[["step", "kind", "text", "source"]].itertuples(
             index=False
         )
     )
 
 
-def _newest(run: Run, name: str) -> dict[tuple[str, str], float]:
+def _newest(run: Run | Followed, name: str) -> dict[tuple[str, str], float]:
     """Returns the last value of a scalar of the whole network, by part and term."""
     frame = _of_network(run, name).groupby(["part", "term"], sort=False).tail(1)
     return {
@@ -207,7 +212,7 @@ def _newest(run: Run, name: str) -> dict[tuple[str, str], float]:
     }
 
 
-def _of_network(run: Run, name: str) -> pd.DataFrame:
+def _of_network(run: Run | Followed, name: str) -> pd.DataFrame:
     frame = _with_part(run.scalars(name))
     if "batch" in frame:
         frame = frame[frame["batch"] == TRAINING_BATCH]

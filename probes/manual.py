@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..diagnostics.errors import ArgumentError, GradpathError
 from ..diagnostics.gradients import mismatch, term_gradients
+from ..diagnostics.leaf_gradients import accumulate
 from ..diagnostics.operators import SymmetricOperator
 from ..diagnostics.rules import Observation, Weighting, WeightingRule
 from ..diagnostics.stability import OptimizerStability
@@ -96,11 +97,8 @@ class Manual:
             check = SelfCheck(step, one, stepping.registry.replicas_of(part))
         # As a backward pass of the leaves alone: hooks, DistributedDataParallel and what was
         # accumulated before see what loss.backward() would have shown them.
-        parts = layout.unflatten(total)
         with unobserved():
-            torch.autograd.backward(
-                list(layout.parameters), [parts[slot.name] for slot in layout.slots]
-            )
+            accumulate(layout, total)
         if check is not None and step is not None:
             with guarded():
                 check.compare()
@@ -127,15 +125,18 @@ class Manual:
         part.step = self._next_step if number is None else number
         self._next_step = part.step + 1
         due = stepping.bench.due(part.name, part.step)
-        if not due:
+        if not due and part.follow_up is None:
             return False
         one = pass_of_values(losses, weights, _operators(hessian))
+        stepping.follow_up(part, one)
+        if not due:
+            return False
         step = stepping.open(part, due)
         step.given_learning_rate = learning_rate
         step.given_stability = stability
         if update is not None:
             step.given_update = lambda: flat(_value(update), part.layout)
-        if gradients is not None and wants(due, "gradients", "update"):
+        if gradients is not None and wants(due, "gradients", "update", "step"):
             try:
                 one.gradients = gradients_of(_value(gradients), one.names, part.layout)
                 if gradient is not None:
@@ -148,6 +149,7 @@ class Manual:
                 step.records += stepping.bench.missing(part.name, "gradients", str(error))
         stepping.measure_graph(step, one)
         step.add(one)
+        stepping.measure_coming_step(step, [])
         stepping.close(step)
         return stepping.last_recorded == part.step
 

@@ -71,8 +71,9 @@ class Optimizers:
 
 def owned(optimizer: Optimizer) -> set[int]:
     """Returns the ids of the parameters that an optimizer moves."""
-    # One that is being made, or was unpickled badly, has no groups yet.
-    groups = getattr(optimizer, "param_groups", ())
+    # One that is being made, or was unpickled badly, has no groups yet; and one that has those of
+    # another as a property, as Accelerate's, only passes on to that one.
+    groups = vars(optimizer).get("param_groups", ())
     return {id(parameter) for group in groups for parameter in group["params"]}
 
 

@@ -75,12 +75,21 @@ class Scalars:
     values: NDArray[np.float64]
 
 
-def read_scalars(connection: sqlite3.Connection, name: str | None = None) -> Scalars:
-    """Returns all scalars of a name, or without one all there are, packed or not."""
+def read_scalars(
+    connection: sqlite3.Connection, name: str | None = None, since: int | None = None
+) -> Scalars:
+    """Returns all scalars of a name, or without one all there are, packed or not.
+
+    Args:
+        connection: in a transaction.
+        name: of the series.
+        since: the first step that is wanted; None: all.
+    """
     condition = "TRUE" if name is None else "series IN (SELECT id FROM series WHERE name = :name)"
     rows = connection.execute(
-        f"SELECT step, series, value FROM scalars WHERE {condition} ORDER BY step, series",
-        {"name": name},
+        f"SELECT step, series, value FROM scalars WHERE {condition} AND step >= :since "
+        "ORDER BY step, series",
+        {"name": name, "since": since or 0},
     ).fetchall()
     steps, series, values = zip(*rows, strict=True) if rows else ((), (), ())
     parts = [
@@ -97,7 +106,7 @@ def read_scalars(connection: sqlite3.Connection, name: str | None = None) -> Sca
     ).fetchall()
     for (packing, dtype), some in groupby(columns, key=itemgetter(0, 1)):
         _, _, positions, wanted = zip(*some, strict=True)
-        parts.append(_unpack(connection, packing, np.dtype(dtype), positions, wanted))
+        parts.append(_unpack(connection, packing, np.dtype(dtype), positions, wanted, since or 0))
     return _in_order(parts)
 
 
@@ -130,12 +139,14 @@ def _unpack(
     dtype: np.dtype[np.floating],
     positions: tuple[int, ...],
     series: tuple[int, ...],
+    since: int,
 ) -> Scalars:
     """Returns the numbers that stand at some positions in the rows of a packing."""
     first, number = positions[0], positions[-1] - positions[0] + 1
     rows = connection.execute(
-        "SELECT step, substr(data, ?, ?) FROM packed_scalars WHERE packing = ? ORDER BY step",
-        (1 + first * dtype.itemsize, number * dtype.itemsize, packing),
+        "SELECT step, substr(data, ?, ?) FROM packed_scalars WHERE packing = ? AND step >= ? "
+        "ORDER BY step",
+        (1 + first * dtype.itemsize, number * dtype.itemsize, packing, since),
     ).fetchall()
     steps = np.array([step for step, _ in rows], dtype=np.int64)
     numbers = np.frombuffer(b"".join([data for _, data in rows]), dtype)

@@ -28,6 +28,7 @@ from .models import Model, named_models
 from .recorder import Recorder
 from .records import Event
 from .schedules import Schedule
+from .sinks.sink import Sink
 from .stepping import Stepping
 
 Instruments = str | Sequence[Instrument | str]
@@ -58,6 +59,7 @@ class Probe:
             optimizer's state, if it has one, else from the last recorded.
         seed: of the random numbers that instruments draw.
         metadata: what the run is to be found by, such as model, complexity and seed.
+        sinks: trackers that get a copy of what is recorded (`gradpath.probes.sinks`).
 
     Raises:
         StoreError: the run cannot be written there.
@@ -95,10 +97,11 @@ class Probe:
         resume: bool = False,
         seed: int = 0,
         metadata: Mapping[str, Any] | None = None,
+        sinks: Sequence[Sink] = (),
     ) -> None:
         models = {} if model is None else named_models(model)
         self._bench = Bench(instruments_of(instruments, seed), schedule, strict)
-        self._recorder = Recorder(run, resume, strict)
+        self._recorder = Recorder(run, resume, strict, sinks)
         self._recorder.describe(**dict(metadata or {}))
         self._stepping = Stepping(models, optimizer, self._bench, self._recorder, dict(terms or {}))
         self._manual = Manual(self._stepping)
@@ -191,8 +194,8 @@ class Probe:
     ) -> float:
         """Differentiates a weighted sum of terms into `.grad`, in place of `loss.backward()`.
 
-        The terms are differentiated one by one, so recording their gradients costs next to nothing.
-        Terms that share most of their graph take longer than their sum would.
+        The terms are differentiated one by one, so their gradients need no second pass. Terms that
+        share most of their graph take longer than their sum would.
 
         Args:
             losses: the terms by name, unweighted: scalars, or values at points, which count by
@@ -239,7 +242,8 @@ class Probe:
             stability: the limit of the optimizer in its present state.
             gradient: what the step was taken with, flat or by parameter name, or a function; for
                 the check that the terms add up to it.
-            update: parameters after the step minus before, flat or by name; or a function.
+            update: parameters after the step minus before, flat or by name; or a function. With
+                Hessians of the same points, `Descent` predicts from it how each term changes.
 
         Returns:
             Whether anything was due and is recorded.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from .errors import StoreError
 from .records import Event, Finding, Record
 from .run_json import read_document
 from .run_writer import RunWriter
+from .sinks.broadcast import Broadcast
+from .sinks.sink import Sink
 
 
 class Recorder:
@@ -24,13 +26,21 @@ class Recorder:
         folder: of the run.
         resume: whether a run that is there is continued.
         strict: whether a run that cannot be written fails the training.
+        sinks: that get a copy of what is committed.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], resume: bool, strict: bool) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        resume: bool,
+        strict: bool,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
         self.folder = Path(folder)
         self.failure: str | None = None
         self._resume = resume
         self._strict = strict
+        self._broadcast = Broadcast(sinks, self.note)
         self._writer: RunWriter | None = None
         self._described: dict[str, Any] = {}
         self._parts: dict[str, dict[str, Any]] = {}
@@ -75,14 +85,18 @@ class Recorder:
     ) -> bool:
         """Commits a step; returns whether it is in the run."""
         kept = list(records)
-        return self._try(
+        is_committed = self._try(
             lambda writer: writer.record(step, kept, part=part, evaluations=evaluations)
         )
+        if is_committed:
+            self._broadcast.step(step, kept, part)
+        return is_committed
 
     def complete(self, step: int, records: Iterable[Record], part: str) -> None:
         """Adds to a step that is in the run what could be known only later."""
         kept = list(records)
-        self._try(lambda writer: writer.complete(step, kept, part=part))
+        if self._try(lambda writer: writer.complete(step, kept, part=part)):
+            self._broadcast.step(step, kept, part)
 
     @property
     def is_resumed(self) -> bool:
@@ -107,6 +121,7 @@ class Recorder:
         """Ends the run; it can be opened again, and then goes on."""
         if self._writer is None or os.getpid() != self._pid:
             return
+        self._broadcast.close()
         writer, self._writer = self._writer, None
         self._resume = True
         try:

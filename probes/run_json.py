@@ -69,6 +69,25 @@ def write_document(folder: Path, document: Mapping[str, Any]) -> None:
         raise explained(error, folder) from error
 
 
+def tabular(document: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
+    """Returns the entries that a table can have a column for: numbers and texts.
+
+    JSON knows halves of characters, which the strings of pandas do not; they are written as Python
+    writes them.
+    """
+    numbers_and_texts = {
+        name: value
+        for name, value in document.items()
+        if isinstance(value, str | int | float | bool)
+    }
+    return {
+        name: value.encode("utf-8", "backslashreplace").decode()
+        if isinstance(value, str)
+        else value
+        for name, value in numbers_and_texts.items()
+    }
+
+
 def jsonable(value: Any) -> Any:
     """Returns numbers and lists for arrays, tensors and their entries; else the text of a value."""
     for method in ("tolist", "item"):

@@ -27,15 +27,13 @@ from .revisions import count_steps, delete_steps, elapsed, parts, rename
 from .rows import Rows
 from .run_folder import make_folder, remove_what_a_killed_start_left
 from .run_json import DOCUMENT, environment, read_document, write_document
-from .schema import DATABASE, open_for_writing, seal
+from .schema import BEYOND_EVERY_STEP, DATABASE, open_for_writing, seal
 from .series import Known
 
 JOURNAL_VARIABLE = "GRADPATH_JOURNAL"
 
 # Kept by the writer itself: what a user describes a run with has other names.
 _OWN = ("status", "started", "ended", "error", "earlier")
-
-_BEYOND_EVERY_STEP = 2**63 - 1
 
 # A connection must not be closed in a forked process, not even by the garbage collector.
 _connections_of_the_parent: list[sqlite3.Connection] = []
@@ -111,7 +109,7 @@ class RunWriter:
                 self._known: Known | None = None
                 # From which step on each part still has what an earlier session recorded.
                 earlier = parts(connection) if is_there else []
-                self._replaced_from = dict.fromkeys(earlier, _BEYOND_EVERY_STEP)
+                self._replaced_from = dict.fromkeys(earlier, BEYOND_EVERY_STEP)
                 self._elapsed_before = elapsed(connection)
                 self._begun = time.monotonic()
                 self._document |= {"status": "running", "ended": None, "error": None}
@@ -170,7 +168,7 @@ class RunWriter:
                 written. Nothing of it is in the run then; later steps can be recorded.
         """
         step = operator.index(step)
-        if not 0 <= step < _BEYOND_EVERY_STEP:
+        if not 0 <= step < BEYOND_EVERY_STEP:
             raise ArgumentError(f"Step {step} cannot be recorded; number steps from 0.")
         rows = Rows(records, part)
         with self.turn:
@@ -328,7 +326,7 @@ class RunWriter:
         if step >= end:
             return None
         steps = delete_steps(connection, part, step, end)
-        if end < _BEYOND_EVERY_STEP:
+        if end < BEYOND_EVERY_STEP:
             return None
         text = f"Resumed at step {step}, which replaced {steps} steps recorded from there on."
         return Event("resumed", text, source="store")

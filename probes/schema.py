@@ -19,6 +19,9 @@ from .errors import StoreError, explained
 
 DATABASE = "run.db"
 
+# What SQLite's integers hold.
+BEYOND_EVERY_STEP = 2**63 - 1
+
 # Says that a SQLite file is ours: "grad" in ASCII.
 _APPLICATION_ID = 0x67726164
 

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from ..diagnostics.curvature import Hessian
 from ..diagnostics.errors import GradpathError, GraphError
 from ..diagnostics.gradients import TermGradients, term_gradients
+from ..diagnostics.histograms import GradientHistogram, histograms_by_layer
 from ..diagnostics.hooks import walk_below
 from ..diagnostics.layout import ParameterLayout
 from ..diagnostics.live_graph import differentiate
@@ -50,7 +51,8 @@ class Pass:
         micro_batches: how many passes with these terms have been put together.
         own_gradient: the part of the gradient that belongs to learnable weights themselves.
         total_gradient: what the pass has added to `.grad`, where that is all there is.
-        hessians: by term, where the user gave them; a function is called when one is wanted.
+        hessians: by term, where the user gave values rather than a graph; a function is called
+            when one is wanted. None where they are taken from the graph.
     """
 
     terms: tuple[Term, ...]
@@ -62,9 +64,7 @@ class Pass:
     micro_batches: int = 1
     own_gradient: Tensor | None = None
     total_gradient: Tensor | None = None
-    hessians: Mapping[str, SymmetricOperator | Callable[[], SymmetricOperator]] = field(
-        default_factory=dict
-    )
+    hessians: Mapping[str, SymmetricOperator | Callable[[], SymmetricOperator]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -130,11 +130,15 @@ class Pass:
         Raises:
             GraphError: there is no live graph to take it from.
         """
-        given = self.hessians.get(term)
+        given = (self.hessians or {}).get(term)
         if given is not None:
             return given if isinstance(given, SymmetricOperator) else given()
-        if self.hessians and term != TOTAL:
-            raise GraphError(f"No Hessian was given for the term {term!r}.")
+        # A term that is no more than its value has no curvature to take, which is not zero.
+        if self.hessians is not None and term != TOTAL:
+            raise GraphError(
+                f"The Hessian of the term {term!r} is not known: none was given, and there is no "
+                "graph to take it from any more."
+            )
         return replicas.averaged(
             replicas.together(
                 lambda: self._total(layout) if term == TOTAL else self._of_term(term, layout)
@@ -152,6 +156,8 @@ class Pass:
         if any(math.isnan(term.weight) for term in self.terms):
             raise GraphError("The terms are not added up, so their sum has no curvature.")
         parts = [self.hessian(term.name, layout, Replicas()) for term in self.terms if term.weight]
+        if not parts:
+            raise GraphError("No term has a weight other than zero: their sum has no curvature.")
         return WeightedSum(parts, [term.weight for term in self.terms if term.weight])
 
 
@@ -287,6 +293,11 @@ class Snapshot:
     def statistics(self) -> GradientStatistics:
         """Magnitudes and angles of the known gradients, by layer, once for all instruments."""
         return gradient_statistics(self.known_gradients, self.layout)
+
+    @cached_property
+    def histograms(self) -> dict[tuple[int | str, str], GradientHistogram]:
+        """The histogram of each known gradient in each layer, once for all instruments."""
+        return histograms_by_layer(self.known_gradients, self.layout)
 
     @cached_property
     def gradient(self) -> Float[Tensor, " params"]:

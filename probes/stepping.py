@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 
 from ..diagnostics.errors import GradpathError
 from .bench import Bench, wants
-from .closing import close_step
+from .closing import changes_of, close_step
 from .fixed_batch import FixedBatch
 from .forward import ForwardPasses
 from .instruments.base import Instrument
@@ -36,7 +36,7 @@ from .open_step import OpenStep, gradients_are_gone, version_of
 from .parts import Part
 from .passes import pass_of_call, pass_of_losses
 from .recorder import Recorder
-from .records import TRAINING_BATCH, Record, Scalar
+from .records import TRAINING_BATCH, Record
 from .registry import Registry
 from .self_check import SelfCheck
 from .snapshot import Pass, Snapshot
@@ -139,6 +139,8 @@ class Stepping:
         if passing is not None:
             step, one = passing
             step.add(one)
+            if self.is_attached and thread.inside is None:
+                self.forward.begin()  # a micro-batch may follow, whose terms get the same names
         if not call.keeps_graph:
             for step in thread.open.values():
                 step.release_graphs()
@@ -148,11 +150,8 @@ class Stepping:
         thread = self.thread
         thread.inside, thread.evaluation = optimizer, 0
         for step in thread.open.values():
-            for instrument in wants(step.due, "step") if self._moves(optimizer, step) else ():
-                snapshot = step.fixed or self._snapshot(step, list(step.passes.values()))
-                snapshot.optimizers = [optimizer]
-                snapshot.graph_is_alive = True
-                step.records += self.bench.measure(instrument, snapshot)
+            if self._moves(optimizer, step):
+                self.measure_coming_step(step, [optimizer])
             step.release_graphs()
 
     def after_step(self, optimizer: Optimizer) -> None:
@@ -240,7 +239,7 @@ class Stepping:
 
     def begin(self, one: Pass, part: Part) -> OpenStep | None:
         """Returns the open step that a pass belongs to, a new one where it is the first."""
-        self._follow_up(part, one)
+        self.follow_up(part, one)
         due = self.bench.due(part.name, part.step, self.registry.replicas_of(part))
         if not due:
             return None
@@ -276,6 +275,14 @@ class Stepping:
                 step.records += self.bench.measure(instrument, snapshot)
             elif step.fixed is not None and not step.passes:
                 step.records += self.bench.measure(instrument, step.fixed)
+
+    def measure_coming_step(self, step: OpenStep, optimizers: Sequence[Optimizer]) -> None:
+        """Lets instruments measure that need to know the step to be taken, and the graph."""
+        for instrument in wants(step.due, "step"):
+            snapshot = step.fixed or self._snapshot(step, list(step.passes.values()))
+            snapshot.optimizers = optimizers
+            snapshot.graph_is_alive = True
+            step.records += self.bench.measure(instrument, snapshot)
 
     def close(self, step: OpenStep) -> None:
         """Measures what can be measured when a step is over, and commits it."""
@@ -316,7 +323,7 @@ class Stepping:
         step.fixed = self._snapshot(step, [other], fixed.name)
         step.fixed.graph_is_alive = True
 
-    def _follow_up(self, part: Part, one: Pass) -> None:
+    def follow_up(self, part: Part, one: Pass) -> None:
         """Records what the step before has really done to the terms of this pass."""
         if part.follow_up is None:
             return
@@ -327,13 +334,14 @@ class Stepping:
             replicas=self.registry.replicas_of(part),
         )  # fmt: skip
         if part.step == number + 1:
-            changes = _changes(before, after.losses, TRAINING_BATCH)
+            changes = changes_of(before, after.losses, TRAINING_BATCH)
             if changes:
                 self.recorder.complete(number, changes, part.name)
 
     def _change(self, step: OpenStep, snapshot: Snapshot) -> list[Record]:
         """Returns what the step has done on the fixed batch; else the next pass will tell."""
-        if step.fixed is None or self.fixed is None:
+        if step.fixed is None or self.fixed is None or step.given_update is not None:
+            # Functional code need not have the model in its new state.
             step.part.follow_up = (step.number, snapshot.losses)
             return []
         try:
@@ -341,7 +349,7 @@ class Stepping:
         except GradpathError as error:
             return self.bench.missing(step.part.name, self.fixed.name, str(error))
         after = self._snapshot(step, [one], self.fixed.name)
-        return _changes(step.fixed.losses, after.losses, self.fixed.name)
+        return changes_of(step.fixed.losses, after.losses, self.fixed.name)
 
     def _snapshot(
         self, step: OpenStep, passes: list[Pass], batch: str = TRAINING_BATCH
@@ -386,14 +394,3 @@ class Stepping:
             return
         plain = pass_of_call(call, None, self.scalers, self.renamed)
         self.forward.is_wanted = one.key != plain.key or any(t.value is None for t in plain.terms)
-
-
-def _changes(
-    before: Mapping[str, float | None], after: Mapping[str, float | None], batch: str
-) -> list[Record]:
-    """Returns by how much each term has changed."""
-    return [
-        Scalar("actual_change", value - known, term, batch=batch)
-        for term, value in after.items()
-        if value is not None and (known := before.get(term)) is not None
-    ]

@@ -15,21 +15,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from ..diagnostics.findings import Diagnosis
 from .arrays import unpack
 from .errors import StoreError as StoreError, explained
+from .frames import (
+    conditions,
+    named,
+    quoted,
+    series_named,
+    steps_between,
+    without_single_names,
+    without_single_part,
+)
 from .lock import has_writer
 from .packed_scalars import last_loss, read_scalars
-from .records import TRAINING_BATCH, Finding as Finding
-from .run_json import DOCUMENT, read_document
+from .records import Finding as Finding
+from .run_json import DOCUMENT, read_document, tabular
 from .schema import DATABASE, open_for_reading
 
 __all__ = ["Finding", "Run", "StoreError", "runs"]
-
-_SERIES = ["name", "term", "layer", "part", "batch"]
 
 
 class Run:
@@ -112,7 +118,7 @@ class Run:
             found = connection.execute("SELECT DISTINCT step FROM steps ORDER BY step")
             return tuple(step for (step,) in found)
 
-    def timeline(self) -> pd.DataFrame:
+    def timeline(self, *, since: int | None = None) -> pd.DataFrame:
         """Returns when each step was recorded.
 
         Columns: step, time, elapsed (seconds that the run had been going on, pauses before a
@@ -121,27 +127,30 @@ class Run:
         columns = ["step", "part", "time", "elapsed", "evaluations"]
         with self._reading() as connection:
             found = connection.execute(
-                f"SELECT {', '.join(columns)} FROM steps ORDER BY step, part"
+                f"SELECT {', '.join(columns)} FROM steps WHERE step >= ? ORDER BY step, part",
+                (since or 0,),
             ).fetchall()
         frame = pd.DataFrame(found, columns=columns)
         frame["time"] = pd.to_datetime(frame["time"].astype(float), unit="s", utc=True)
         frame["evaluations"] = frame["evaluations"].astype("Int64")
-        return _without_single_part(frame.astype({"step": "int64", "elapsed": float, "part": str}))
+        return without_single_part(frame.astype({"step": "int64", "elapsed": float, "part": str}))
 
-    def scalars(self, name: str | None = None) -> pd.DataFrame:
+    def scalars(self, name: str | None = None, *, since: int | None = None) -> pd.DataFrame:
         """Returns the numbers recorded under a name; without one, all, and `name` as a column.
 
-        Columns: step, term, layer, value.
+        Columns: step, term, layer, value. With `since`, as elsewhere, from that step on.
         """
         with self._reading() as connection:
-            series = _series(connection, {} if name is None else {"name": name})
-            found = read_scalars(connection, name)
-        frame = _named(found.steps, found.series, series)
+            series = series_named(connection, {} if name is None else {"name": name})
+            found = read_scalars(connection, name, since)
+        frame = named(found.steps, found.series, series)
         frame["value"] = found.values
-        return _without_single_names(frame, ["name"] if name is None else [])
+        return without_single_names(frame, ["name"] if name is None else [])
 
-    def eigenvalues(self, operator: str = "hessian") -> pd.DataFrame:
-        """Returns the ends of the spectra of an operator, each with its evidence.
+    def eigenvalues(
+        self, operator: str | None = "hessian", *, since: int | None = None
+    ) -> pd.DataFrame:
+        """Returns the ends of the spectra of an operator, each with its evidence; None: of all.
 
         Columns: step, term, layer, end ("largest" or "smallest"), value, lower, upper, residual,
         products, converged, status, operator, batch. See `Eigenvalue` for what they mean.
@@ -153,8 +162,8 @@ class Run:
             "converged": "bool",
             "status": "str",
         }
-        frame = self._measurements("eigenvalues", columns, name=operator)
-        frame = _without_single_names(frame, ["name", "batch"]).rename(columns={"name": "operator"})
+        frame = self._measurements("eigenvalues", columns, since=since, name=operator)
+        frame = without_single_names(frame, ["name", "batch"]).rename(columns={"name": "operator"})
         return frame[[*frame.columns.drop(["operator", "batch"]), "operator", "batch"]]
 
     def histograms(
@@ -162,19 +171,43 @@ class Run:
         step: int | None = None,
         term: str | None = None,
         layer: str | None = None,
-        name: str = "gradient",
+        name: str | None = "gradient",
     ) -> pd.DataFrame:
         """Returns histograms of the gradient, or under another name of something else.
 
-        Columns: step, term, layer, histogram (a `GradientHistogram`).
+        Columns: step, term, layer, histogram (a `GradientHistogram`); without a name, `name` too.
         """
         from ..diagnostics.histograms import GradientHistogram
 
+        frame = self.encoded_histograms(step, term, layer, name).rename(
+            columns={"data": "histogram"}
+        )
+        frame["histogram"] = frame["histogram"].map(GradientHistogram.from_bytes)
+        return frame
+
+    def encoded_histograms(
+        self,
+        step: int | None = None,
+        term: str | None = None,
+        layer: str | None = None,
+        name: str | None = "gradient",
+    ) -> pd.DataFrame:
+        """Returns histograms as the bytes that they are stored as, `data`; loads no PyTorch."""
         frame = self._measurements(
             "histograms", {"data": "object"}, step, name=name, term=term, layer=layer
-        ).rename(columns={"data": "histogram"})
-        frame["histogram"] = frame["histogram"].map(GradientHistogram.from_bytes)
-        return _without_single_names(frame, [])
+        )
+        return without_single_names(frame, ["name"] if name is None else [])
+
+    def histogram_steps(self, name: str = "gradient") -> pd.DataFrame:
+        """Returns at which steps there are histograms.
+
+        Columns: step, part and batch as in other frames, count (how many histograms).
+
+        Reading those of one step with `histograms` is quick, however many the run has.
+        """
+        frame = self._measurements("histograms", {}, name=name)
+        counts = frame.groupby([*frame.columns.intersection(["step", "part", "batch"])])
+        return counts.size().rename("count").reset_index()
 
     def fields(self, name: str | None = None, step: int | None = None) -> pd.DataFrame:
         """Returns arrays recorded under a name; without one, all, and `name` as a column.
@@ -189,13 +222,17 @@ class Run:
         packed = zip(*(frame.pop(column) for column in ("dtype", "shape", "data")), strict=True)
         frame["values"] = pd.Series([unpack(*each) for each in packed], dtype="object")
         frame["grid"] = pd.Series([grids.get(each) for each in frame.pop("grid")], dtype="object")
-        return _without_single_names(frame, ["name"] if name is None else [])
+        return without_single_names(frame, ["name"] if name is None else [])
 
-    def cost(self) -> pd.DataFrame:
+    def field_steps(self, name: str) -> tuple[int, ...]:
+        """Returns the steps that have a field of a name, ascending, without reading it."""
+        return tuple(sorted(set(self._measurements("fields", {}, name=name)["step"].tolist())))
+
+    def cost(self, *, since: int | None = None) -> pd.DataFrame:
         """Returns what the measurements took. Columns: step, instrument, seconds."""
-        frame = self._measurements("costs", {"seconds": "float64"})
+        frame = self._measurements("costs", {"seconds": "float64"}, since=since)
         frame = frame.drop(columns=["term", "layer", "batch"])
-        return _without_single_part(frame.rename(columns={"name": "instrument"}))
+        return without_single_part(frame.rename(columns={"name": "instrument"}))
 
     def events(self) -> pd.DataFrame:
         """Returns what happened, in the order in which it did.
@@ -210,14 +247,37 @@ class Run:
         frame = pd.DataFrame(found, columns=columns)
         frame["step"] = frame["step"].astype("Int64")
         frame["time"] = pd.to_datetime(frame["time"].astype(float), unit="s", utc=True)
-        return _without_single_part(frame.astype(dict.fromkeys(["part", *columns[3:]], "str")))
+        return without_single_part(frame.astype(dict.fromkeys(["part", *columns[3:]], "str")))
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What was found wrong while the run went on, in the order in which it was."""
+        """What is wrong: what was found while the run went on, then what its diagnosis finds.
+
+        The first are in the order in which they were found, the others the gravest first.
+        """
+        recorded = self.recorded_findings()
+        said = {(each.code, each.verdict) for each in recorded}
+        said |= {(code, f"{part}: {verdict}") for code, verdict in said for part in self.parts}
+        return recorded + tuple(
+            each for each in self.diagnosis().findings if (each.code, each.verdict) not in said
+        )
+
+    def diagnosis(self) -> Diagnosis:
+        """Returns all that is asked of a run to find out what is wrong, and the answers.
+
+        Made from what is in the run now; no fields are read but the last.
+        """
+        from .evidence import diagnosis
+
+        return diagnosis(self)
+
+    def recorded_findings(self, part: str | None = None) -> tuple[Finding, ...]:
+        """Returns what was found while the run went on, of one part or of all."""
+        columns = "code, severity, verdict, evidence, advice, source"
         with self._reading() as connection:
             found = connection.execute(
-                "SELECT code, severity, verdict, evidence, advice, source FROM findings ORDER BY id"
+                f"SELECT {columns} FROM findings WHERE :part IS NULL OR part = :part ORDER BY id",
+                {"part": part},
             ).fetchall()
         return tuple(
             Finding(
@@ -257,23 +317,24 @@ class Run:
         columns: dict[str, str],
         step: int | None = None,
         connection: sqlite3.Connection | None = None,
+        since: int | None = None,
         **wanted: str | None,
     ) -> pd.DataFrame:
         """Returns rows of a table with the names of their series, then the given columns."""
         if connection is None:
             with self._reading() as connection:
-                return self._measurements(table, columns, step, connection, **wanted)
+                return self._measurements(table, columns, step, connection, since, **wanted)
         given = {name: value for name, value in wanted.items() if value is not None}
-        series = _series(connection, given)
+        series = series_named(connection, given)
         found = connection.execute(
-            f"SELECT step, series, {', '.join(_quoted(columns))} FROM {table} "
-            f"WHERE series IN (SELECT id FROM series WHERE {_conditions(given)}) "
-            f"{'' if step is None else 'AND step = :step'} ORDER BY step, series",
-            given | ({} if step is None else {"step": int(step)}),
+            f"SELECT {', '.join(['step', 'series', *quoted(columns)])} FROM {table} "
+            f"WHERE series IN (SELECT id FROM series WHERE {conditions(given)}) "
+            "AND step BETWEEN :first AND :last ORDER BY step, series",
+            given | steps_between(step, since),
         ).fetchall()
         rows = pd.DataFrame(found, columns=["step", "series", *columns])
         rows = rows.astype({"step": "int64", "series": "int64", **columns})
-        frame = _named(rows.pop("step").to_numpy(), rows.pop("series").to_numpy(), series)
+        frame = named(rows.pop("step").to_numpy(), rows.pop("series").to_numpy(), series)
         return pd.concat([frame, rows], axis=1)
 
 
@@ -310,11 +371,7 @@ def _summary(folder: Path) -> dict[str, Any]:
     try:
         run = Run(folder)
         document = run.metadata
-        described = {
-            name: value
-            for name, value in document.items()
-            if isinstance(value, str | int | float | bool)
-        }
+        described = tabular(document)
         with run._reading() as connection:
             steps, last = connection.execute(
                 "SELECT count(DISTINCT step), max(step) FROM steps"
@@ -337,43 +394,3 @@ def _status(folder: Path, document: dict[str, Any]) -> str:
     # A writer says how it ended before it lets go of the lock.
     status = str(read_document(folder)["status"])
     return "lost" if status == "running" else status
-
-
-def _conditions(given: dict[str, str]) -> str:
-    return " AND ".join(["TRUE", *(f"{name} = :{name}" for name in given)])
-
-
-def _series(connection: sqlite3.Connection, given: dict[str, str]) -> pd.DataFrame:
-    """Returns the names of series, by their number in ascending order."""
-    found = connection.execute(
-        f"SELECT id, {', '.join(_SERIES)} FROM series WHERE {_conditions(given)} ORDER BY id", given
-    ).fetchall()
-    frame = pd.DataFrame(found, columns=["id", *_SERIES])
-    return frame.astype({"id": "int64", **dict.fromkeys(_SERIES, "str")}).set_index("id")
-
-
-def _named(
-    steps: NDArray[np.int64], numbers: NDArray[np.int64], series: pd.DataFrame
-) -> pd.DataFrame:
-    """Returns a frame of steps and the names of series that are given by their numbers."""
-    # Each name is made a string of pandas once, not at every row.
-    at = np.searchsorted(series.index.to_numpy(), numbers)
-    return pd.DataFrame({"step": steps} | {name: series[name].array.take(at) for name in _SERIES})
-
-
-def _quoted(columns: dict[str, str]) -> Iterator[str]:
-    return (f'"{name}"' for name in columns)  # "end" is a word of SQL's
-
-
-def _without_single_names(frame: pd.DataFrame, keep: list[str]) -> pd.DataFrame:
-    """Drops names of series that tell nothing apart."""
-    single = [
-        name
-        for name, usual in (("name", None), ("part", ""), ("batch", TRAINING_BATCH))
-        if name not in keep and (usual is None or (frame[name] == usual).all())
-    ]
-    return frame.drop(columns=single)
-
-
-def _without_single_part(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.drop(columns="part") if (frame["part"] == "").all() else frame

@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 # From the mathematics to the front door: a part may import those before it.
 PARTS = ("diagnostics", "probes", "reports", "experiments", "gradpath")
 
+INTEGRATIONS = "gradpath.probes.integrations"
+
 
 def package_names() -> list[str]:
     """The import names of the front door and the four parts."""
@@ -21,14 +23,15 @@ def package_names() -> list[str]:
 def module_names() -> list[str]:
     """The import name of every module, without `__main__`, which runs when imported.
 
-    Each part is walked on its own: in an editable install the front door's folder does not hold
-    the others.
+    Nor are the integrations there, each of which imports a framework. Each part is walked on its
+    own: in an editable install the front door's folder does not hold the others.
     """
     names = set(package_names())
     for package in package_names():
         path = importlib.import_module(package).__path__
         names.update(module.name for module in pkgutil.walk_packages(path, f"{package}."))
-    return sorted(names - {"gradpath.__main__"})
+    integrations = {name for name in names if name.startswith(f"{INTEGRATIONS}.")}
+    return sorted(names - integrations - {"gradpath.__main__"})
 
 
 if __name__ == "__main__":

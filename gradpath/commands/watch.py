@@ -13,6 +13,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from ..probes.following import Followed
 from ..probes.live_view import LiveView, SharpnessView, live_view
 from ..probes.store import Run
 from .terminal import cell, console, duration, number, plain
@@ -69,9 +70,10 @@ def watch_run(folder: str, every: float | None, once: bool) -> None:
 
 def _views(run: Run, every: float) -> Iterator[LiveView]:
     """Yields what the run looks like, again and again, the last time when it has ended."""
+    followed = Followed(run)
     while True:
         begun = time.monotonic()
-        view = live_view(run)
+        view = live_view(followed)
         taken = time.monotonic() - begun
         yield view
         if view.status != "running":

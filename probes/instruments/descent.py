@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from ...diagnostics.descent import predicted_change
 from ..planned_update import planned_update
 from ..records import Record, Scalar
@@ -18,7 +20,8 @@ class Descent:
     """The change of every term that gradient and curvature predict for the step about to be taken.
 
     The step is what the optimizer will do, found by letting a copy of it take the step on copies of
-    the parameters. What really happens is recorded by the probe: on a fixed batch from the same
+    the parameters; code without `backward()` gives it with `probe.record(update=...)`, and Hessians
+    of the same points. What really happens is recorded by the probe: on a fixed batch from the same
     points after the step, else from the losses of the next step, whose points may be others.
 
     Records: scalars `predicted_change` and `predicted_change_first_order` of each term, unweighted;
@@ -32,11 +35,7 @@ class Descent:
 
     def measure(self, snapshot: Snapshot) -> Iterator[Record]:
         """Yields what is predicted for each term."""
-        if len(snapshot.optimizers) != 1:
-            raise NotMeasurableError(
-                "The step to be taken is not known: there is no one optimizer."
-            )
-        update = planned_update(snapshot.optimizers[0], snapshot.layout)
+        update = _coming_update(snapshot)
         hessians = [snapshot.hessian(term) for term in snapshot.terms]
         change = predicted_change(snapshot.gradients, update, hessians)
         for term, first, both in zip(
@@ -44,3 +43,14 @@ class Descent:
         ):
             yield Scalar("predicted_change", both, term)
             yield Scalar("predicted_change_first_order", first, term)
+
+
+def _coming_update(snapshot: Snapshot) -> Tensor:
+    if snapshot.given_update is not None:
+        return snapshot.given_update()
+    if len(snapshot.optimizers) != 1:
+        raise NotMeasurableError(
+            "The step to be taken is not known: there is no one optimizer, and probe.record was "
+            "given no update."
+        )
+    return planned_update(snapshot.optimizers[0], snapshot.layout)

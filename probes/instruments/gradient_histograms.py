@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ...diagnostics.histograms import histograms_by_layer
 from ..records import HistogramRecord, Record
 from ..schedules import Schedule
 from ..snapshot import Snapshot
@@ -27,6 +26,5 @@ class GradientHistograms:
 
     def measure(self, snapshot: Snapshot) -> Iterator[Record]:
         """Yields one histogram a term and layer."""
-        histograms = histograms_by_layer(snapshot.known_gradients, snapshot.layout)
-        for (term, layer), histogram in histograms.items():
+        for (term, layer), histogram in snapshot.histograms.items():
             yield HistogramRecord(histogram, str(term), layer)

@@ -1,6 +1,6 @@
 """Trains with one process or several, a share of each batch a process, and a probe on it.
 
-WAY is attach, backward, or bare for a training without a probe:
+WAY is attach or backward:
 
 python replica_process.py FOLDER WAY        (alone, or under torchrun)
 """
@@ -29,10 +29,8 @@ def main(folder: str, way: str) -> None:
     model = DistributedDataParallel(net) if is_distributed else net
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     points = torch.Generator().manual_seed(1)
-    probe = None
-    if way != "bare":
-        probe = Probe(model, folder, instruments="full", schedule=every(2), strict=True)
-    if way == "attach" and probe is not None:
+    probe = Probe(model, folder, instruments="full", schedule=every(2), strict=True)
+    if way == "attach":
         probe.attach()
     for _ in range(STEPS):
         x = torch.rand(32, 1, generator=points, dtype=torch.float64).chunk(world)[rank]
@@ -40,13 +38,12 @@ def main(folder: str, way: str) -> None:
         u = model(x)
         data = (u - torch.sin(x)).square().mean()
         size = u.square().mean()
-        if way != "backward" or probe is None:
+        if way == "attach":
             (data + 0.1 * size).backward()
         else:
             probe.backward({"data": data, "size": size}, {"size": 0.1})
         optimizer.step()
-    if probe is not None:
-        probe.detach()
+    probe.detach()
     torch.save([p.detach() for p in net.parameters()], f"{folder}.{rank}.pt")
     if is_distributed:
         distributed.destroy_process_group()

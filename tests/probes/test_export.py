@@ -98,7 +98,8 @@ def test_fields(tables: dict[str, pd.DataFrame]) -> None:
 def test_what_is_said_in_words(tables: dict[str, pd.DataFrame], run: Run) -> None:
     (event,) = tables["events"].to_dict("records")
     assert (event["step"], event["text"]) == (20, "The loss is not finite.")
-    (finding,) = tables["findings"].to_dict("records")
+    finding, *diagnosed = tables["findings"].to_dict("records")
+    assert [each["code"] for each in diagnosed] == [each.code for each in run.findings[1:]]
     assert finding["verdict"] == recorded.FINDING.verdict
     assert json.loads(finding["evidence"]) == recorded.FINDING.evidence
     assert json.loads(finding["advice"]) == list(recorded.FINDING.advice)
@@ -149,7 +150,7 @@ class TestTensorBoard:
         (event,) = events.Tensors("events/text_summary")
         assert event.step == 20
         assert event.tensor_proto.string_val == [b"The loss is not finite. (stiffness)"]
-        (finding,) = events.Tensors("findings/text_summary")
+        finding, *_ = events.Tensors("findings/text_summary")
         assert b"GP101" in finding.tensor_proto.string_val[0]
 
     def test_values_that_it_cannot_hold(self, tmp_path: Path) -> None:

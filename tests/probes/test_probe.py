@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from gradpath.diagnostics import (
+    DISTANCE_ERROR,
     ArgumentError,
     Hessian,
+    MatrixOperator,
     ParameterLayout,
+    imbalance,
     optimizer_stability,
     term_gradients,
 )
@@ -162,6 +165,7 @@ def test_what_is_recorded_is_true(tmp_path: Path) -> None:
                     "total": loss.item(),
                     "norms": g.norm(dim=1).tolist(),
                     "ratio": (g[0].abs().max() / g[1].abs().mean()).item(),
+                    "distance": imbalance(g, layout, 0).distance[1, -1].item(),
                     "cosine": torch.cosine_similarity(g[0], g[1], dim=0).item(),
                     "spectrum": torch.linalg.eigvalsh(torch.stack(columns)),
                     "update": (layout.flatten() - before).norm().item(),
@@ -176,6 +180,8 @@ def test_what_is_recorded_is_true(tmp_path: Path) -> None:
         assert found[step, "gradient_norm", "data", "all"] == pytest.approx(true["norms"][0])
         assert found[step, "gradient_norm", "edge", "all"] == pytest.approx(true["norms"][1])
         assert found[step, "max_to_mean", "edge", "all"] == pytest.approx(true["ratio"])
+        distance = found[step, "magnitude_distance", "edge", "all"]
+        assert distance == pytest.approx(true["distance"], abs=DISTANCE_ERROR)
         assert found[step, "alignment", "", "all"] == pytest.approx(true["cosine"])
         assert found[step, "update_norm", "", "all"] == pytest.approx(true["update"])
         assert found[step, "learning_rate", "", ""] == 1e-2
@@ -412,7 +418,7 @@ def test_a_loss_that_is_not_finite_is_a_finding(tmp_path: Path) -> None:
     with Probe(None, tmp_path / "run", schedule=every(1), strict=True):
         not_finite(9)
     run = Run(tmp_path / "run")
-    (finding,) = run.findings
+    finding = run.findings[0]
     assert "boundary" in finding.verdict
     assert finding.evidence["step"] == 3
     values = run.scalars("loss").query("term == 'boundary'")["value"]
@@ -679,3 +685,55 @@ def test_losses_in_a_list_are_terms(kind: str, tmp_path: Path) -> None:
     weights = run.scalars("weight").query("term == 'boundary'")["value"]
     assert set(weights) == {3.0 if kind == "autograd" else 1.0}
     assert run.scalars("self_check")["value"].max() < 1e-6
+
+
+def descent_by_record(folder: Path, *, tells_update: bool) -> tuple[Run, list[dict[str, float]]]:
+    """Gradient descent on two quadratic terms, in code that knows no `backward()`."""
+    seeded()
+    net = nn.Linear(3, 1, bias=False).double()
+    layout = ParameterLayout.of(net)
+    curvature = {
+        name: torch.diag(torch.tensor(entries, dtype=torch.float64))
+        for name, entries in (("data", [3.0, 1.0, 0.5]), ("decay", [0.1, 0.2, 8.0]))
+    }
+    weights = {"data": 1.0, "decay": 0.5}
+    theta = layout.flatten()
+    losses: list[dict[str, float]] = []
+    probe = Probe(net, folder, instruments="full", schedule=every(1))
+    for _ in range(3):
+        gradients = {name: matrix @ theta for name, matrix in curvature.items()}
+        losses.append({name: 0.5 * (theta @ g).item() for name, g in gradients.items()})
+        update = -0.05 * torch.stack([weights[name] * g for name, g in gradients.items()]).sum(0)
+        probe.record(
+            losses[-1],
+            weights=weights,
+            gradients=gradients,
+            hessian={name: MatrixOperator(matrix) for name, matrix in curvature.items()}
+            | {"total": MatrixOperator(curvature["data"] + 0.5 * curvature["decay"])},
+            update=update if tells_update else None,
+        )
+        theta = theta + update
+    probe.detach()
+    return Run(folder), losses
+
+
+def test_record_predicts_the_change_of_each_term_by_the_given_step(tmp_path: Path) -> None:
+    run, losses = descent_by_record(tmp_path / "run", tells_update=True)
+    found = values(run)
+    for step in range(2):
+        for term in ("data", "decay"):
+            change = losses[step + 1][term] - losses[step][term]
+            assert found[step, "actual_change", term, ""] == pytest.approx(change, rel=1e-12)
+            # To second order, a quadratic function is known.
+            assert found[step, "predicted_change", term, ""] == pytest.approx(change, rel=1e-9)
+    assert "descent" not in set(run.events()["source"])
+
+
+def test_record_without_the_step_says_why_no_change_is_predicted(tmp_path: Path) -> None:
+    run, _ = descent_by_record(tmp_path / "run", tells_update=False)
+    assert run.scalars("predicted_change").empty
+    reasons = run.events().query("source == 'descent'")["text"].tolist()
+    assert reasons == [
+        "The step to be taken is not known: there is no one optimizer, and probe.record was given "
+        "no update."
+    ]

@@ -143,7 +143,8 @@ def test_events_cost_timeline_and_findings(run: Run) -> None:
     assert timeline["evaluations"].tolist() == [0, 20, 40]
     assert timeline["elapsed"].is_monotonic_increasing
     assert timeline["time"].is_monotonic_increasing
-    assert run.findings == (recorded.FINDING,)
+    assert run.recorded_findings() == (recorded.FINDING,)
+    assert run.findings[0] == recorded.FINDING
 
 
 def test_a_stored_grid_is_stored_once(written: Path) -> None:
@@ -620,3 +621,17 @@ def test_records_of_several_operators_are_kept_apart(tmp_path: Path) -> None:
     assert len(run.histograms(name="update")) == 1
     assert run.fields().iloc[0]["grid"] is None
     assert run.fields().iloc[0]["values"].shape == (2, 3)
+
+
+def test_steps_with_histograms_are_known_without_reading_them(tmp_path: Path) -> None:
+    with RunWriter(tmp_path) as writer:
+        for step, layers in ((0, "ab"), (5, ""), (10, "b")):
+            found = [
+                HistogramRecord(recorded.histogram(0, "a", "0"), term, layer)
+                for term in ("residual", "boundary")
+                for layer in layers
+            ]
+            writer.record(step, [Scalar("loss", 1.0), *found])
+    found_steps = Run(tmp_path).histogram_steps()
+    assert found_steps[["step", "count"]].to_dict("list") == {"step": [0, 10], "count": [4, 2]}
+    assert Run(tmp_path).histogram_steps("update").empty
