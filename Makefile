@@ -17,17 +17,26 @@ UNUSABLE := gradpath needs CPython 3.11 or newer with pip and venv: install it \
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c '$(USABLE)' >/dev/null 2>&1 && echo $$python && break; done)
 
-.PHONY: help demo test lint types format bench clean
+# What stands in other people's frameworks and trackers, which `make test` does not install.
+FRAMEWORKS := $(VENV)/.frameworks
+
+.PHONY: help demo test test-external compatibility lint types format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
-demo: $(INSTALLED)  ## diagnose a network that does not train, and say where the report is
-	$(BIN)/python examples/first_diagnosis.py
+demo: $(INSTALLED)  ## train the paper's models for a while, and say where the reports are
+	$(BIN)/gradpath reproduce helmholtz --preset quick --resume
 
 test: lint types  ## lint, types, then all tests with coverage
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+
+test-external: $(FRAMEWORKS)  ## tests with other people's frameworks and trackers
+	$(BIN)/python -m pytest -m frameworks $(PYTEST_ARGS)
+
+compatibility: $(FRAMEWORKS)  ## write docs/compatibility.md from what those tests find
+	$(BIN)/python -m pytest -m frameworks tests/external --compatibility docs/compatibility.md
 
 lint: $(INSTALLED)  ## what ruff says about the code and its format
 	$(BIN)/ruff check
@@ -55,6 +64,11 @@ clean:  ## remove what make made, .venv included
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev]'
+	@touch $@
+
+$(FRAMEWORKS): $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev,frameworks]'
 	@touch $@
 
 $(BIN)/pip:

@@ -82,11 +82,12 @@ def test_wheel_from_the_tree_and_from_the_sdist_hold_the_same_files(built: Build
     assert files(built.wheel) == files(built.wheel_of_sdist)
 
 
-def test_wheel_holds_stubs_type_marker_and_licence(built: Build) -> None:
+def test_wheel_holds_stubs_templates_type_marker_and_licence(built: Build) -> None:
     wheel = files(built.wheel)
-    stubs = [path for part in PARTS for path in (ROOT / part).rglob("*.pyi")]
-    for stub in stubs:
-        inside = stub.relative_to(ROOT).as_posix()
+    kinds = ("*.pyi", "*.jinja", "*.css", "*.js", "*.typ")
+    read = [path for part in PARTS for kind in kinds for path in (ROOT / part).rglob(kind)]
+    for file in read:
+        inside = file.relative_to(ROOT).as_posix()
         assert (inside if inside.startswith("gradpath/") else f"gradpath/{inside}") in wheel
     assert "gradpath/py.typed" in wheel
     assert any(name.endswith("licenses/LICENSE") for name in wheel)

@@ -114,6 +114,109 @@ def export(
 
 
 @app.command()
+def report(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=".html or .pdf; by default NAME.html in this folder.",
+        ),
+    ] = None,
+) -> None:
+    """Write what is wrong with a run, and the evidence, as a file to read."""
+    from .report import report_run
+
+    report_run(folder, output)
+
+
+@app.command()
+def compare(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Searched at any depth.")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=".html or .pdf; by default NAME.html in this folder.",
+        ),
+    ] = None,
+    rows: Annotated[
+        str, typer.Option(metavar="KEY", help="Of run.json: what tells the rows apart.")
+    ] = "model",
+    columns: Annotated[
+        str, typer.Option(metavar="KEY", help="Likewise, the columns.")
+    ] = "complexity",
+) -> None:
+    """Write the runs in a folder side by side, as a file to read."""
+    from .compare import compare_runs
+
+    compare_runs(folder, output, rows, columns)
+
+
+@app.command()
+def reproduce(
+    problem: Annotated[str, typer.Argument(help="Such as helmholtz; docs/problems.md has all.")],
+    preset: Annotated[
+        Literal["quick", "paper"],
+        typer.Option(help="Minutes for a first look, or the paper's steps and five seeds."),
+    ] = "quick",
+    models: Annotated[
+        str | None, typer.Option(metavar="M1,M4+ntk,...", help="Others; docs/models.md.")
+    ] = None,
+    complexity: Annotated[
+        str | None,
+        typer.Option(metavar="1,4,...", help="Values of what makes the problem harder."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(metavar="N", help="How many.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Of each training.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes; by default one for each core.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of the scheduler of a Dask cluster.")
+    ] = None,
+    folder: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="By default runs/PROBLEM-PRESET.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is in the folder.")
+    ] = False,
+) -> None:
+    """Train the models of the paper on a problem, compare them, and write reports."""
+    from .reproduce import Order, run_reproduction
+
+    status = run_reproduction(
+        Order(problem, preset, models, complexity, seeds, steps, workers, dask, folder, resume)
+    )
+    if status:
+        raise typer.Exit(status)
+
+
+@app.command()
+def paper(
+    figures: Annotated[Literal["histograms", "eigenvalues"], typer.Argument(help="Which.")],
+    preset: Annotated[
+        Literal["quick", "paper"], typer.Option(help="As of `gradpath reproduce`.")
+    ] = "quick",
+    folder: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="By default runs/paper-PRESET.")
+    ] = None,
+    searched: Annotated[
+        list[str] | None,
+        typer.Option("--runs", metavar="DIR", help="Where runs may be that need no training."),
+    ] = None,
+) -> None:
+    """Make two figures of the paper: gradient histograms, eigenvalues during training."""
+    from .paper import draw_paper_figures
+
+    draw_paper_figures(figures, preset, folder, searched or [])
+
+
+@app.command()
 def doctor() -> None:
     """Show what is installed, what works here and what collides; exit status 1 on a problem."""
     from ..doctor import print_examination
