@@ -51,6 +51,12 @@ class Origin:
         return f"{self.calls[0][0].co_filename}:{_positions(*self.calls[0])[0]}"
 
     @property
+    def variable(self) -> str | None:
+        """The variable or key that the source puts the very result into; None if it does not."""
+        read = _read(self.calls[0][0].co_filename, _positions(*self.calls[0]))
+        return None if read is None else read.given_name
+
+    @property
     def name(self) -> str | None:
         """The name that the source gives to what is computed there, else the source text itself.
 

@@ -25,6 +25,9 @@ MOST_ALIKE = 16
 # penalty on all parameters: a network with two layers has four.
 FEWEST_PENALIZED = 4
 
+# What a term can be multiplied by and still be the same term.
+_SCALINGS = frozenset(["Mul", "Div", "Neg"])
+
 # A penalty is a norm, perhaps of a difference, perhaps weighted and scaled.
 _PENALTY_NODES = 12
 
@@ -57,6 +60,8 @@ def group_leaves(
     """
     parents = _parents(expression)
     leaves = [_recorded(leaf, parents, recording) for leaf in expression.leaves]
+    if recording is not None and len(leaves) > 1:  # what holds the whole loss is no term
+        leaves = [_assigned(leaf, parents, recording) for leaf in leaves]
     edges = dict.fromkeys(_reduced(leaf, parents, found) for leaf in leaves)
     drafts = [_draft(edge, found, recording) for edge in edges]
     drafts = _merge_named(drafts, expression, parents, found)
@@ -106,6 +111,28 @@ def _recorded(
             return leaf
         (edge,) = above
         if operation(edge.node) != "Alias":
+            return leaf
+    return edge
+
+
+def _assigned(
+    leaf: GradientEdge,
+    parents: Mapping[GradientEdge, set[GradientEdge]],
+    recording: ForwardRecording,
+) -> GradientEdge:
+    """Returns the scaled leaf that the source has a variable for, if it has none for the leaf.
+
+    `kl = -0.5 * (...).sum()` is called `kl` by its author, and has the sign that is meant.
+    """
+    edge = leaf
+    while (origin := recording.origin(edge)) is None or origin.variable is None:
+        above = parents.get(edge, set())
+        if len(above) != 1:
+            return leaf
+        (edge,) = above
+        if operation(edge.node) not in _SCALINGS or shape(edge) != shape(leaf):
+            return leaf
+        if sum(each is not None for each in inputs_of(edge.node)) > 1:
             return leaf
     return edge
 

@@ -25,6 +25,12 @@ GRID = torch.linspace(-1, 1, 41)[:, None]
 ENDS = torch.tensor([[-1.0], [1.0]])
 
 
+def linear(net: nn.Sequential, place: int) -> nn.Linear:
+    layer = net[place]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def regression(net: nn.Module) -> dict[str, Tensor]:
     """Two terms that one function satisfies."""
     return {
@@ -205,7 +211,7 @@ def test_weights_that_grow_with_the_gradient_work_backwards(tmp_path: Path) -> N
 def test_a_layer_that_is_dead_and_one_that_is_saturated(tmp_path: Path) -> None:
     dead = network(1, 8, 8, 1, activation=nn.ReLU)
     with torch.no_grad():
-        dead[2].bias -= 1e3
+        linear(dead, 2).bias.sub_(1e3)
     found = diagnosed(
         tmp_path / "dead",
         dead,
@@ -219,8 +225,8 @@ def test_a_layer_that_is_dead_and_one_that_is_saturated(tmp_path: Path) -> None:
 
     saturated = network(1, 8, 8, 1)
     with torch.no_grad():
-        saturated[0].weight.fill_(0.1)
-        saturated[0].bias.copy_(torch.tensor([9.0] * 7 + [0.0]))
+        linear(saturated, 0).weight.fill_(0.1)
+        linear(saturated, 0).bias.copy_(torch.tensor([9.0] * 7 + [0.0]))
     found = diagnosed(
         tmp_path / "saturated",
         saturated,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from gradpath.diagnostics import ParameterLayout, term_gradients
@@ -17,6 +18,17 @@ from gradpath.diagnostics.leaf_gradients import accumulate
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1))
+
+
+def linear(net: nn.Sequential, place: int) -> nn.Linear:
+    layer = net[place]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def grad_of(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def loss_of(net: nn.Module) -> Tensor:
@@ -50,17 +62,19 @@ KEPT: list[object] = []  # a node of a leaf lives as long as somebody holds it
 
 
 def hooked_node(net: nn.Sequential) -> None:
-    node = net[0].weight.expand_as(net[0].weight).grad_fn.next_functions[0][0]
+    node = get_gradient_edge(linear(net, 0).weight).node
     node.register_hook(at_node)
     KEPT.append(node)
 
 
 LISTENERS: dict[str, Callable[[nn.Sequential], object]] = {
     "nobody": lambda net: None,
-    "hook": lambda net: net[0].weight.register_hook(hook),
-    "hook after accumulation": lambda net: net[2].bias.register_post_accumulate_grad_hook(after),
+    "hook": lambda net: linear(net, 0).weight.register_hook(hook),
+    "hook after accumulation": lambda net: linear(net, 2).bias.register_post_accumulate_grad_hook(
+        after
+    ),
     "hook of the leaf's node": hooked_node,
-    "frozen later": lambda net: net[0].bias.requires_grad_(False),
+    "frozen later": lambda net: linear(net, 0).bias.requires_grad_(False),
 }
 
 
@@ -96,19 +110,19 @@ def test_each_grad_owns_its_memory() -> None:
     accumulate(layout, gradient)
     gradient.zero_()
     for parameter in net.parameters():
-        assert parameter.grad is not None
-        assert not parameter.grad._is_view()
-        assert parameter.grad.any()
+        assert not grad_of(parameter)._is_view()
+        assert grad_of(parameter).any()
 
 
 def test_a_memory_format_of_the_parameter_is_kept() -> None:
     torch.manual_seed(0)
-    net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    net = nn.Conv2d(3, 4, 3)
+    net.weight = nn.Parameter(net.weight.detach().to(memory_format=torch.channels_last))
     layout = ParameterLayout.of(net)
     loss = net(torch.randn(1, 3, 5, 5)).square().mean()
     accumulate(layout, term_gradients({"loss": loss}, layout).as_subclass(Tensor)[0])
-    assert net.weight.grad is not None
-    assert net.weight.grad.stride() == net.weight.stride()
+    assert not net.weight.is_contiguous()
+    assert grad_of(net.weight).stride() == net.weight.stride()
 
 
 @pytest.mark.filterwarnings("ignore:Using backward.. with create_graph")
@@ -116,10 +130,10 @@ def test_a_grad_with_a_graph_of_its_own_is_added_to() -> None:
     net = network()
     layout = ParameterLayout.of(net)
     loss_of(net).backward(create_graph=True)
-    once = [parameter.grad.detach().clone() for parameter in net.parameters()]
+    once = [grad_of(parameter).detach().clone() for parameter in net.parameters()]
     accumulate(layout, layout.flatten(once))
     for parameter, gradient in zip(net.parameters(), once, strict=True):
-        torch.testing.assert_close(parameter.grad.detach(), 2 * gradient)
+        torch.testing.assert_close(grad_of(parameter).detach(), 2 * gradient)
         parameter.grad = None  # which refers to the parameter
 
 

@@ -478,3 +478,33 @@ def test_a_recording_keeps_nothing_alive_even_while_it_goes_on() -> None:
         assert [ref() for ref in step()] == [None, None]
     finally:
         gc.enable()
+
+
+def _elbo(w: Tensor) -> Tensor:
+    reconstruction = (w - 1).square().sum()
+    divergence = -0.5 * (1 + w - w.exp()).sum()
+    return reconstruction + 4 * divergence
+
+
+def test_a_scaled_term_is_called_as_its_author_calls_it() -> None:
+    """The variable holds the scaled term; the sum inside of it has no name."""
+    w = torch.tensor([0.5, -0.25], requires_grad=True)
+    with ForwardRecording() as recording:
+        loss = _elbo(w)
+    first, second = find_terms(loss, recording=recording)
+    assert (first.name, first.weight) == ("reconstruction", 1.0)
+    assert (second.name, second.weight) == ("divergence", 4.0)
+    expected = (-0.5 * (1 + w - w.exp()).sum()).item()
+    assert second.value == pytest.approx(expected)
+
+
+def test_a_variable_that_holds_the_scaled_loss_is_no_term() -> None:
+    def scaled(w: Tensor) -> Tensor:
+        loss = 10 * w.square().sum()
+        return loss
+
+    w = torch.ones(2, requires_grad=True)
+    with ForwardRecording() as recording:
+        total = scaled(w)
+    (term,) = find_terms(total, recording=recording)
+    assert term.weight == 10.0

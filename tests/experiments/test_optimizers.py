@@ -103,7 +103,7 @@ def test_soap_is_that_of_its_package() -> None:
     for step in range(25):
         soap.accept(soap.take(weights, step, batch))
         plain.zero_grad()
-        sum(losses.of_named(leaves, batch).values()).backward()
+        torch.stack(list(losses.of_named(leaves, batch).values())).sum().backward()
         for group in plain.param_groups:
             group["lr"] = learning_rate(step)
         plain.step()

@@ -6,6 +6,7 @@ torchrun --nproc-per-node=2 replica_observed_process.py FOLDER
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,12 +22,11 @@ STEPS = 200
 def distributed_loop(steps: int) -> Trained:
     """Shares a model with buffers, dropout and hooks of every kind among the processes."""
     seeded()
-    net = nn.Sequential(
-        *(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 1))
-    )
+    first, activation, last = nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)
+    net = nn.Sequential(first, nn.BatchNorm1d(8), activation, nn.Dropout(0.1), last)
     calls: list[str] = []
 
-    def averaged(_: object, bucket: distributed.GradBucket) -> torch.futures.Future[Tensor]:
+    def averaged(_: object, bucket: Any) -> torch.futures.Future[Tensor]:
         calls.append("communication")
         mean = bucket.buffer().div_(distributed.get_world_size())
         work = distributed.all_reduce(mean, async_op=True)
@@ -35,9 +35,9 @@ def distributed_loop(steps: int) -> Trained:
     model = DistributedDataParallel(net)
     model.register_comm_hook(None, averaged)
     model.register_forward_hook(lambda *_: calls.append("forward"))
-    net[2].register_full_backward_hook(lambda *_: calls.append("module"))
-    net[0].weight.register_hook(lambda _: calls.append("weight"))
-    net[4].bias.register_post_accumulate_grad_hook(lambda _: calls.append("accumulated"))
+    activation.register_full_backward_hook(lambda *_: calls.append("module"))
+    first.weight.register_hook(lambda _: calls.append("weight"))
+    last.bias.register_post_accumulate_grad_hook(lambda _: calls.append("accumulated"))
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     optimizer.register_step_post_hook(lambda *_: calls.append("step"))
     points = torch.Generator().manual_seed(distributed.get_rank())

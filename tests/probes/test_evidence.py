@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def imbalanced(weak: str = "weak", strong: str = "strong") -> list[Record]:
     ]
 
 
-def written(folder: Path, *steps: list[Record], part: str = "") -> Run:
+def written(folder: Path, *steps: Sequence[Record], part: str = "") -> Run:
     with RunWriter(folder) as writer:
         for step, records in enumerate(steps):
             writer.record(step, records, part=part)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.collections import Collection
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
@@ -107,6 +108,11 @@ def x_of(line: Line2D) -> Values:
 def y_of(line: Line2D) -> Values:
     """Its values."""
     return np.asarray(line.get_ydata(), dtype=float)
+
+
+def outline_of(band: Collection) -> Values:
+    """The corners of a filled band: a row each."""
+    return np.asarray(band.get_paths()[0].vertices, dtype=float)
 
 
 def declare(folder: Path, **axes: Any) -> None:

@@ -1,6 +1,7 @@
 """Eigenvalues over time: values, intervals and limits are those of the run."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,23 +12,20 @@ from gradpath import Run
 from gradpath.reports.figures import NotMeasuredError, stiffness
 from gradpath.reports.theme import term_lines, theme
 from tests.reports.figures.written_runs import FACTOR, RATE, largest, write
+from tests.reports.sweep_runs import outline_of, x_of, y_of
 
 RunOf = Callable[[str], Run]
-STEPS = np.arange(0, 200, 20)
+STEPS = range(0, 200, 20)
 
 
 def line_of(axes: Axes, colour: str) -> NDArray[np.float64]:
     """The values of the first line of a colour."""
-    found = next(line for line in axes.lines if line.get_color() == colour)
-    return np.asarray(found.get_ydata())
+    return y_of(next(line for line in axes.lines if line.get_color() == colour))
 
 
 def constant_lines(axes: Axes) -> set[float]:
-    return {
-        float(np.asarray(line.get_ydata())[0])
-        for line in axes.lines
-        if len(line.get_ydata()) > 2 and np.ptp(line.get_ydata()) == 0
-    }
+    drawn = [y_of(line) for line in axes.lines]
+    return {float(values[0]) for values in drawn if len(values) > 2 and np.ptp(values) == 0}
 
 
 def test_lines_are_the_values_of_the_run(run_of: RunOf) -> None:
@@ -35,14 +33,14 @@ def test_lines_are_the_values_of_the_run(run_of: RunOf) -> None:
     plate = stiffness(run)
     with theme():
         styles = term_lines(run.terms)
-    expected = {"residual": largest(STEPS, 0), "boundary": largest(STEPS, 1),
-                "total": 3 * largest(STEPS, 0)}  # fmt: skip
+    first, second = (np.array([largest(step, term) for step in STEPS]) for term in (0, 1))
+    expected = {"residual": first, "boundary": second, "total": 3 * first}
     for term, values in expected.items():
         upper, lower = (line_of(axes, styles[term]["color"]) for axes in plate.axes[:2])
         np.testing.assert_allclose(upper, values)
-        np.testing.assert_allclose(lower, -np.asarray(values))
+        np.testing.assert_allclose(lower, -values)
     preconditioned = line_of(plate.axes[2], styles["total"]["color"])
-    np.testing.assert_allclose(preconditioned, 300 * largest(STEPS, 0))
+    np.testing.assert_allclose(preconditioned, 300 * first)
 
 
 def test_limits_are_two_over_the_learning_rate_and_that_of_adam(run_of: RunOf) -> None:
@@ -57,7 +55,7 @@ def test_limits_are_two_over_the_learning_rate_and_that_of_adam(run_of: RunOf) -
 def test_bands_are_the_intervals(run_of: RunOf) -> None:
     plate = stiffness(run_of("plain"), terms=["residual"])
     low, high = plate.axes[0].get_ylim()
-    path = plate.axes[0].collections[0].get_paths()[0].vertices
+    path = outline_of(plate.axes[0].collections[0])
     middle = path[path[:, 0] == 100][:, 1]
     assert middle.min() == pytest.approx(np.clip(0.7 * largest(100, 0), low, high))
     assert middle.max() == pytest.approx(np.clip(1.2 * largest(100, 0), low, high))
@@ -69,7 +67,7 @@ def test_what_has_not_converged_is_hollow_and_counted(run_of: RunOf) -> None:
         line for line in plate.axes[0].lines
         if line.get_marker() == "o" and line.get_markerfacecolor() != line.get_color()
     ]  # fmt: skip
-    assert [len(line.get_xdata()) for line in hollow] == [10]  # all of the boundary's
+    assert [len(x_of(line)) for line in hollow] == [10]  # all of the boundary's
     assert "20 of 60 values had not converged" in plate.caption
 
 
@@ -81,10 +79,9 @@ def test_the_caption_compares_with_the_limits(run_of: RunOf) -> None:
     assert f"at 3 of 10 measurements, and {ratio:.3g} times it at most" in caption
 
 
-def test_several_runs_are_shown_by_what_they_differ_in(tmp_path_factory, run_of: RunOf) -> None:  # type: ignore[no-untyped-def]
-    folder = tmp_path_factory.mktemp("several")
+def test_several_runs_are_shown_by_what_they_differ_in(tmp_path: Path) -> None:
     several = [
-        write(folder / str(number), steps=(0, 10), metadata={"model": name, "seed": 0})
+        write(tmp_path / str(number), steps=(0, 10), metadata={"model": name, "seed": 0})
         for number, name in enumerate(("M1", "M3"))
     ]
     plate = stiffness(several)
@@ -96,8 +93,8 @@ def test_several_runs_are_shown_by_what_they_differ_in(tmp_path_factory, run_of:
     assert labels[:4] == ["a, residual", "a, total", "b, residual", "b, total"]
 
 
-def test_runs_without_eigenvalues_are_named(tmp_path_factory, run_of: RunOf) -> None:  # type: ignore[no-untyped-def]
-    empty = write(tmp_path_factory.mktemp("none") / "run", terms=(), steps=())
+def test_runs_without_eigenvalues_are_named(tmp_path: Path, run_of: RunOf) -> None:
+    empty = write(tmp_path / "run", terms=(), steps=())
     plate = stiffness({"known": run_of("plain"), "unknown": empty})
     assert "Without eigenvalues: unknown." in plate.caption
     with pytest.raises(NotMeasuredError, match="Stiffness"):

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import QuadMesh
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
@@ -18,6 +18,7 @@ from gradpath.reports.figures import (
 )
 from gradpath.reports.figures.density_curves import SignedDecades, WeightedHistogram
 from tests.reports.figures.written_runs import gradient, weight
+from tests.reports.sweep_runs import x_of, y_of
 
 RunOf = Callable[[str], Run]
 
@@ -25,9 +26,7 @@ RunOf = Callable[[str], Run]
 def areas(plate: Plate, panel: int = 0) -> NDArray[np.float64]:
     """The share of entries that each curve of a signed logarithmic panel has below it."""
     points_per_decade = 5
-    return (
-        np.array([line.get_ydata().sum() for line in plate.axes[panel].lines]) / points_per_decade
-    )
+    return np.array([y_of(line).sum() for line in plate.axes[panel].lines]) / points_per_decade
 
 
 def legend_of(plate: Plate) -> list[str]:
@@ -44,7 +43,7 @@ def test_areas_are_shares_of_entries(run_of: RunOf) -> None:
 def test_a_curve_lies_where_the_entries_are(run_of: RunOf) -> None:
     line = gradient_histograms(run_of("plain")).axes[0].lines[0]
     entries = gradient(180, 0, 0).numpy()
-    share_below = line.get_ydata()[line.get_xdata() < -0.5].sum() / line.get_ydata().sum()
+    share_below = y_of(line)[x_of(line) < -0.5].sum() / y_of(line).sum()
     assert share_below == pytest.approx((entries < -0.5).mean(), abs=0.06)
 
 
@@ -109,8 +108,8 @@ def test_what_does_not_exist_is_refused(options: dict[str, str], run_of: RunOf) 
 
 def test_the_linear_axis_has_the_kernel_density_of_the_entries(run_of: RunOf) -> None:
     line = gradient_histograms(run_of("plain"), axis="linear").axes[0].lines[0]
-    expected = gaussian_kde(gradient(180, 0, 0).numpy())(line.get_xdata())
-    np.testing.assert_allclose(line.get_ydata(), expected, atol=0.02)
+    expected = gaussian_kde(gradient(180, 0, 0).numpy())(x_of(line))
+    np.testing.assert_allclose(y_of(line), expected, atol=0.02)
 
 
 def test_the_style_of_the_paper(run_of: RunOf) -> None:
@@ -127,8 +126,9 @@ def test_the_style_of_the_paper(run_of: RunOf) -> None:
 def test_over_time_the_colours_are_the_shares_at_each_step(run_of: RunOf) -> None:
     plate = histograms_over_time(run_of("plain"), term="residual", layer="2")
     mesh = plate.axes[0].collections[0]
+    assert isinstance(mesh, QuadMesh)
     cells = np.asarray(mesh.get_array())
-    edges = np.unique(mesh.get_coordinates()[:, 0, 1])
+    edges = np.unique(np.asarray(mesh.get_coordinates())[:, 0, 1])
     assert cells.shape[1] == 10
     for column, step in enumerate(range(0, 200, 20)):
         magnitudes = gradient(step, 0, 1).abs().log10().numpy()
@@ -142,11 +142,11 @@ def test_over_time_the_colours_are_the_shares_at_each_step(run_of: RunOf) -> Non
 def test_over_time_the_lines_are_quantiles_of_all_layers(run_of: RunOf) -> None:
     plate = histograms_over_time(run_of("plain"))
     assert [axes.get_title(loc="left") for axes in plate.axes[:2]] == ["residual", "boundary"]
-    median = plate.axes[0].lines[1].get_ydata()
+    median = y_of(plate.axes[0].lines[1])
     for value, step in zip(median, range(0, 200, 20), strict=True):
         entries = torch.cat([gradient(step, 0, 0), gradient(step, 0, 1)]).abs()
         assert value == pytest.approx(float(entries.quantile(0.5).log10()), abs=0.03)
-    assert isinstance(plate.axes[0].collections[0], matplotlib.collections.QuadMesh)
+    assert isinstance(plate.axes[0].collections[0], QuadMesh)
     assert plate.axes[0].collections[0].get_rasterized()
 
 

@@ -21,37 +21,38 @@ from gradpath.reports.figures import (
 from gradpath.reports.figures.drawing import layer_labels, thinned, tick
 from gradpath.reports.figures.measured import Series
 from tests.reports.figures.written_runs import loss, weight
+from tests.reports.sweep_runs import outline_of, x_of, y_of
 
 RunOf = Callable[[str], Run]
-STEPS = np.arange(0, 200, 20)
+STEPS = np.arange(0.0, 200, 20)
 
 
 def test_losses_are_those_of_the_run(run_of: RunOf) -> None:
     plate = losses(run_of("plain"))
     for number, line in enumerate(plate.axes[0].lines):
-        np.testing.assert_allclose(line.get_xdata(), STEPS)
-        np.testing.assert_allclose(line.get_ydata(), [loss(step, number) for step in STEPS])
+        np.testing.assert_allclose(x_of(line), STEPS)
+        np.testing.assert_allclose(y_of(line), [loss(step, number) for step in STEPS])
     assert "residual goes from 1 at step 0 to 0.357 at step 180" in plate.caption
     assert plate.axes[0].get_yscale() == "log"
 
 
 def test_a_series_breaks_where_it_is_not_finite(run_of: RunOf) -> None:
-    values = losses(run_of("broken")).axes[0].lines[0].get_ydata()
+    values = y_of(losses(run_of("broken")).axes[0].lines[0])
     assert np.isfinite(values).tolist() == [True] * 5 + [False] * 5
 
 
 def test_weights_are_those_of_the_run(run_of: RunOf) -> None:
     plate = weights(run_of("plain"))
     boundary = plate.axes[0].lines[1]
-    np.testing.assert_allclose(boundary.get_ydata(), [weight(step, 1) for step in STEPS])
+    np.testing.assert_allclose(y_of(boundary), [weight(step, 1) for step in STEPS])
     assert "boundary goes from 1 at step 0 to 4.6 at step 180" in plate.caption
     assert "residual: 1 all the time" in plate.caption
 
 
 def test_imbalance_is_the_ratio_of_the_whole_and_the_range_of_layers(run_of: RunOf) -> None:
     plate = imbalance(run_of("plain"))
-    np.testing.assert_allclose(plate.axes[0].lines[0].get_ydata(), 90)
-    band = plate.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose(y_of(plate.axes[0].lines[0]), 90)
+    band = outline_of(plate.axes[0].collections[0])[:, 1]
     assert (band.min(), band.max()) == pytest.approx((30, 90))
     assert plate.title.startswith("How much harder residual pulls")
     assert "is 90 times the mean entry of boundary" in plate.caption
@@ -59,8 +60,8 @@ def test_imbalance_is_the_ratio_of_the_whole_and_the_range_of_layers(run_of: Run
 
 def test_update_sizes_are_relative_to_the_parameters(run_of: RunOf) -> None:
     plate = update_sizes(run_of("plain"))
-    np.testing.assert_allclose(plate.axes[0].lines[0].get_ydata(), 0.5e-3 / (1 + STEPS))
-    np.testing.assert_allclose(plate.axes[1].lines[0].get_ydata(), 0.005 * STEPS)
+    np.testing.assert_allclose(y_of(plate.axes[0].lines[0]), 0.5e-3 / (1 + STEPS))
+    np.testing.assert_allclose(y_of(plate.axes[1].lines[0]), 0.005 * STEPS)
 
 
 def test_alignment_has_the_network_on_top_then_the_layers(run_of: RunOf) -> None:
@@ -86,17 +87,17 @@ def test_predictions_stand_over_what_happened(run_of: RunOf) -> None:
     plate = predicted_change(run_of("plain"))
     first, second = plate.axes[0].lines[:2]
     actual = [-loss(step, 0) / 50 for step in STEPS]
-    np.testing.assert_allclose(second.get_xdata(), actual)
-    np.testing.assert_allclose(second.get_ydata(), 1.01 * np.array(actual))
-    np.testing.assert_allclose(first.get_ydata(), 1.5 * np.array(actual))
+    np.testing.assert_allclose(x_of(second), actual)
+    np.testing.assert_allclose(y_of(second), 1.01 * np.array(actual))
+    np.testing.assert_allclose(y_of(first), 1.5 * np.array(actual))
     assert "off by 1 % of the actual change at the median step, without it by 50 %" in plate.caption
     line = plate.axes[0].lines[2]
-    np.testing.assert_array_equal(line.get_xdata(), line.get_ydata())
+    np.testing.assert_array_equal(x_of(line), y_of(line))
 
 
 def test_cost_is_the_sum_by_instrument(run_of: RunOf) -> None:
     plate = probing_cost(run_of("plain"))
-    widths = [bar.get_width() for bar in plate.axes[0].patches]
+    widths = [bar.get_extents().width for bar in plate.axes[0].patches]
     assert widths == pytest.approx([2.0, 0.1])
     assert "took 2.1 s" in plate.caption
 
@@ -108,9 +109,9 @@ def test_a_sorted_spectrum_has_every_eigenvalue(run_of: RunOf) -> None:
     assert len(expected) == 40  # the generator has drawn so many before
     rng = np.random.default_rng(0)
     rng.normal(size=(2, 20))
-    np.testing.assert_allclose(line.get_ydata(), np.sort(rng.standard_normal(50)))
-    np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 51))
-    assert f"{int((line.get_ydata() < 0).sum())} of 50 below zero" in plate.caption
+    np.testing.assert_allclose(y_of(line), np.sort(rng.standard_normal(50)))
+    np.testing.assert_array_equal(x_of(line), np.arange(1, 51))
+    assert f"{int((y_of(line) < 0).sum())} of 50 below zero" in plate.caption
 
 
 def test_the_area_below_a_spectral_density_is_one(run_of: RunOf) -> None:
@@ -118,9 +119,9 @@ def test_the_area_below_a_spectral_density_is_one(run_of: RunOf) -> None:
     axes = plate.axes[0]
     decades = axes.xaxis.get_transform()
     for line in axes.lines:
-        places = decades.transform(line.get_xdata())
+        places = decades.transform(x_of(line))
         lengths = places / places[-1] * (len(places) - 1) / 16 / 2  # 16 points a decade
-        area = np.trapezoid(line.get_ydata(), lengths - lengths[0])
+        area = np.trapezoid(y_of(line), lengths - lengths[0])
         assert area == pytest.approx(1, abs=0.15)
     assert "2 random vectors" in plate.caption
 

@@ -34,7 +34,7 @@ HOSTILE = (
 )
 
 
-def loss(step: int, term: int) -> float:
+def loss(step: float, term: int) -> float:
     return 10.0**-term / (1 + step / 100)
 
 
@@ -44,11 +44,11 @@ def gradient(step: int, term: int, layer: int) -> torch.Tensor:
     return torch.randn(80, generator=generator) * 30.0**-term
 
 
-def largest(step: int, term: int) -> float:
+def largest(step: float, term: int) -> float:
     return (1.0 + step) * 10.0**-term
 
 
-def weight(step: int, term: int) -> float:
+def weight(step: float, term: int) -> float:
     return 1.0 + term * step / 50
 
 
