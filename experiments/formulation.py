@@ -40,6 +40,17 @@ class Published:
     parameters: Mapping[str, float] = field(default_factory=dict)  # where not the default ones
     deviation: float | None = None  # standard deviation over runs
     hidden: tuple[int, ...] | None = None  # widths of the hidden layers, where not the default ones
+    steps: int | None = None  # that were trained, where the source says so
+
+    @property
+    def described(self) -> dict[str, float | str | None]:
+        """What a run keeps of it, for reports to compare with."""
+        return {
+            "value": self.error,
+            "deviation": self.deviation,
+            "source": self.source,
+            "steps": self.steps,
+        }
 
 
 @dataclass(frozen=True)

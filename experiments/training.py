@@ -146,10 +146,7 @@ def train(
         "steps": steps,
         "coordinates": [*problem.domain.coordinates],
         # Reports know no problems; what a run is to be compared with is in the run.
-        "published": [
-            {"value": each.error, "deviation": each.deviation, "source": each.source}
-            for each in problem.published_for(chosen.name, widths)
-        ],
+        "published": [each.described for each in problem.published_for(chosen.name, widths)],
         "outcome": None,  # known in the end, or of an earlier session
         "final_error": None,
     }

@@ -16,7 +16,7 @@ from ..diagnostics.findings import Check, Finding
 from .histogram_panels import HistogramPanels
 from .tables import Table
 
-LONGEST_TEXT = 1500
+LONGEST_TEXT = 6000
 """Characters of one text that a page shows at most: nobody reads on, and pages must stay small."""
 
 

@@ -53,7 +53,7 @@ class Cavity(Problem):
     has_closed_form: ClassVar[bool] = False
     solution_error: ClassVar[float] = 1e-5
     published: ClassVar[tuple[Published, ...]] = tuple(
-        Published(error, model, _V1)
+        Published(error, model, _V1, steps=40_000)
         for model, error in [("M1", 7.84e-1), ("M2", 7.48e-1), ("M3", 7.48e-1), ("M4", 7.53e-1)]
     )
 

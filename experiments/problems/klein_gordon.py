@@ -36,7 +36,7 @@ class KleinGordon(Problem):
     hidden: ClassVar[tuple[int, ...]] = (50,) * 5
     counts: ClassVar[tuple[int, ...]] = (100, 100)
     published: ClassVar[tuple[Published, ...]] = tuple(
-        Published(error, model, _V1)
+        Published(error, model, _V1, steps=40_000)
         for model, error in [("M1", 1.79e-1), ("M2", 1.06e-2), ("M3", 1.97e-2), ("M4", 2.81e-3)]
     )
 

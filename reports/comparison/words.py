@@ -48,6 +48,9 @@ def paragraph(comparison: Comparison) -> str:
         if quantity != main:
             columns = sorted(columns, key=lambda each: _most_pairs(comparison, quantity, each))[-1:]
         for column in columns:
+            if _pairs(comparison) == {1}:
+                sentences += _listed(comparison, quantity, column)
+                continue
             if quantity == main:
                 sentences += _order(comparison, quantity, column)
             sentences += _against(comparison, quantity, column)
@@ -92,6 +95,14 @@ def _scope(comparison: Comparison) -> list[str]:
     if not any(member.counts for member in members):
         found.append("No run has finished, so that there is nothing to compare yet.")
     return found + list(comparison.notes)
+
+
+def _listed(comparison: Comparison, quantity: str, column: Key) -> list[str]:
+    """The numbers alone, where single seeds tell nothing of an order."""
+    medians = _medians(comparison, quantity, column)
+    ranked = sorted(medians, key=lambda row: medians[row])
+    numbers = _some([f"{text_of(row)} {number(medians[row])}" for row in ranked])
+    return [f"{_at(comparison, column, 'The')} {quantity_of(quantity).name} is: {numbers}."]
 
 
 def _order(comparison: Comparison, quantity: str, column: Key) -> list[str]:
@@ -162,6 +173,7 @@ def _published(comparison: Comparison) -> list[str]:
     beside: list[str] = []
     within: list[str] = []
     outside: list[str] = []
+    lengths: set[tuple[int, int]] = set()
     for column in comparison.column_values:
         for row in comparison.row_values:
             known = sorted(
@@ -176,17 +188,32 @@ def _published(comparison: Comparison) -> list[str]:
                 where += f" at {plain(comparison.column_name)} = {text_of(column)}"
             scatter = "" if deviation is None else f" ± {number(float(str(deviation)))}"
             beside.append(f"{where} {number(ours.median)} (published {number(value)}{scatter})")
-            if deviation is not None:
+            theirs, steps = known[0].get("steps"), _steps(comparison, row, column)
+            if isinstance(theirs, int) and steps not in (None, theirs):
+                lengths.add((theirs, int(str(steps))))
+            elif deviation is not None:
                 near = abs(ours.median - value) <= 2 * float(str(deviation))
                 (within if near else outside).append(where)
     if not beside:
         return []
     found = [f"Beside what was published, our median error is: {_some(beside)}."]
+    for theirs, steps in sorted(lengths):
+        found.append(
+            f"The published ones were trained for {theirs:,} steps, ours for {steps:,}: they do "
+            "not judge each other."
+        )
     if within:
         found.append(f"Within two published standard deviations is that of {_some(within)}.")
     if outside:
         found.append(f"Outside of them is that of {_some(outside)}.")
     return found
+
+
+def _steps(comparison: Comparison, row: Key, column: Key) -> int | None:
+    """Returns how long the runs of a cell were trained, None where they differ."""
+    counting = [member for member in comparison.group(row, column) if member.counts]
+    found = {member.last_step for member in counting}
+    return found.pop() if len(found) == 1 else None
 
 
 def _growth(comparison: Comparison, quantity: str) -> list[str]:

@@ -47,9 +47,13 @@ def compared(comparison: Comparison, quantity: str = "error", *, dark: bool = Fa
         for column in columns
         for value in comparison.numbers(quantity, row, column).values()
     ]
-    published = quantity == "error" and any(
-        comparison.published(row, column) for row in rows for column in columns
-    )
+    published = [
+        float(str(each["value"]))
+        for row in rows
+        for column in columns
+        for each in comparison.published(row, column)
+        if quantity == "error"
+    ]
     with theme(dark):
         lines = math.ceil(len(columns) / 3)
         height = lines * (0.75 + 0.24 * len(rows)) + 0.35
@@ -63,10 +67,11 @@ def compared(comparison: Comparison, quantity: str = "error", *, dark: bool = Fa
             axes.set_visible(False)
         for axes in grid.flat[max(0, len(columns) - grid.shape[1]) : len(columns)]:
             axes.xaxis.set_tick_params(labelbottom=True)
-        value_axis(grid[0, 0], [[each for each in known if math.isfinite(each)]], "x")
+        drawn = [each for each in [*known, *published] if math.isfinite(each)]
+        value_axis(grid[0, 0], [drawn], "x")
         grid[0, 0].set_ylim(len(rows) - 0.5, -0.5)
         plate.supxlabel(shown(name, 60), fontsize=8)
-        legend(plate, _entries(published))
+        legend(plate, _entries(bool(published)))
     words = _reading(comparison, quantity, rows, columns)
     cut = ""
     if len(comparison.row_values) > len(rows) or len(comparison.column_values) > len(columns):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -245,9 +246,22 @@ def test_words_say_what_the_numbers_show(comparison: Comparison) -> None:
 
 def test_one_seed_is_said_to_show_no_order() -> None:
     words = made({"M1": [1.0], "M2": [0.1]}).words
-    assert "without a spread to judge it by: M2 (0.1 times)" in words
+    assert "relative L2 error is: M2 0.1 and M1 1." in words
     assert "lower than" not in words
     assert "One seed says nothing" in words
+
+
+@pytest.mark.parametrize(("steps", "judged"), [(40_000, True), (2_000, False)])
+def test_errors_after_other_numbers_of_steps_do_not_judge_each_other(
+    steps: int, judged: bool
+) -> None:
+    published = ({"value": 0.1, "deviation": 0.01, "source": "A paper", "steps": 40_000},)
+    found = made({"M1": [0.1, 0.1], "M2": [0.2, 0.3]})
+    members = tuple(replace(each, published=published, last_step=steps) for each in found.members)
+    words = replace(found, members=members).words
+    assert ("trained for 40,000 steps, ours for 2,000" in words) is not judged
+    assert ("Within two published standard deviations is that of M1." in words) is judged
+    assert ("Outside of them is that of M2." in words) is judged
 
 
 def test_words_know_how_things_grow() -> None:
