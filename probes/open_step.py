@@ -1,7 +1,8 @@
 """The step that is being taken: what its backward passes have shown so far.
 
 Several backward passes may belong to one step. Passes with the same terms are micro-batches, whose
-gradients add up; passes with other terms are further terms of the step.
+gradients add up; passes with other terms are further terms of the step. Where the gradients are set
+to zero in between, passes of one name are told apart by how their losses are computed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from ..diagnostics.gradients import TermGradients
 from ..diagnostics.layout import ParameterLayout
 from ..diagnostics.stability import OptimizerStability
+from ..diagnostics.term_groups import numbered
 from .instruments.base import Instrument
 from .models import owned
 from .parts import Key, Part
@@ -85,8 +87,25 @@ class OpenStep:
             self.micro_batches = True
             _absorb(earlier, one)
 
-    def forget_passes(self) -> None:
-        """Forgets passes whose gradients the user has thrown away without a step."""
+    def begin_anew(self, one: Pass) -> None:
+        """Decides what a pass is that comes again after the gradients have been set to zero.
+
+        A loss that was taken already is taken anew: the step before it was given up, and its passes
+        are forgotten. Another loss under the same name is a further term, as in
+        `for loss_fn in loss_fns: optimizer.zero_grad(); loss = loss_fn(); loss.backward()`.
+        """
+        if all(one.structure != earlier.structure for earlier in self.passes.values()):
+            names = {term.name for earlier in self.passes.values() for term in earlier.terms}
+            identities = set().union(*self.passes)
+            one.terms = tuple(
+                replace(
+                    term,
+                    name=numbered(term.name, names),
+                    identity=numbered(term.identity, identities),
+                )
+                for term in one.terms
+            )
+            return
         self.passes.clear()
         self.records.clear()
         self.micro_batches = False

@@ -32,7 +32,7 @@ from .records import (
     ScalarTable,
 )
 from .run_json import jsonable
-from .series import Known, Packing, Series
+from .series import Known, Packing, Series, storable
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +108,14 @@ class Rows:
                 raise _twice(step, table, max(counts, key=counts.__getitem__)) from error
         connection.executemany(
             "INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?)",
-            [(step, self._part, time, e.kind, e.text, e.source) for e in self._events],
+            [
+                (step, self._part, time, *map(storable, (e.kind, e.text, e.source)))
+                for e in self._events
+            ],
         )
         connection.executemany(
             "INSERT INTO findings VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(step, self._part, *_finding(finding)) for finding in self._findings],
+            [(step, self._part, *map(storable, _finding(f))) for f in self._findings],
         )
 
     def _add(self, record: Record) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StoreError, explained
+from .series import storable
 
 DOCUMENT = "run.json"
 
@@ -81,9 +82,7 @@ def tabular(document: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
         if isinstance(value, str | int | float | bool)
     }
     return {
-        name: value.encode("utf-8", "backslashreplace").decode()
-        if isinstance(value, str)
-        else value
+        name: storable(value) if isinstance(value, str) else value
         for name, value in numbers_and_texts.items()
     }
 

@@ -38,11 +38,9 @@ class Known:
         """Returns the number of a series."""
         number = self._series.get(series)
         if number is None:
-            cursor = self._connection.execute(
-                "INSERT INTO series VALUES (NULL, ?, ?, ?, ?, ?)", series
+            number = self._series[series] = self._number_of_stored(
+                cast(Series, tuple(map(storable, series)))
             )
-            assert cursor.lastrowid is not None
-            number = self._series[series] = cursor.lastrowid
         return number
 
     def names(self, number: int) -> Series:
@@ -61,3 +59,26 @@ class Known:
             number = self._packings[columns] = insert_packing(self._connection, columns)
         found = self._by_key[key] = Packing(number, frozenset(series))
         return found
+
+    def _number_of_stored(self, series: Series) -> int:
+        number = self._series.get(series)
+        if number is None:
+            cursor = self._connection.execute(
+                "INSERT INTO series VALUES (NULL, ?, ?, ?, ?, ?)", series
+            )
+            assert cursor.lastrowid is not None
+            number = self._series[series] = cursor.lastrowid
+        return number
+
+
+def storable(text: str) -> str:
+    r"""Returns a text as UTF-8 can hold it.
+
+    A Python string may hold halves of characters, as from file names that are no UTF-8. They become
+    what Python writes for them.
+
+    Example:
+        >>> print(storable("u\udcff"))
+        u\udcff
+    """
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -31,6 +32,9 @@ from ..diagnostics.terms import Term, Terms
 from .replicas import Replicas
 
 TOTAL = "total"
+
+# Residuals and conditions differ within their first nodes; to see them takes microseconds.
+_STRUCTURE_NODES = 16
 
 
 class NotMeasurableError(GradpathError):
@@ -76,6 +80,12 @@ class Pass:
         """What tells its loss from others."""
         return frozenset(term.identity for term in self.terms)
 
+    @cached_property
+    def structure(self) -> tuple[type, ...]:
+        """How its loss begins to be computed, which tells losses of one name apart."""
+        edges = [edge for term in self.terms for edge in term.edges]
+        return tuple(map(type, islice(walk_below(edges), _STRUCTURE_NODES)))
+
     def reaches(self, parameters: set[int]) -> bool:
         """Whether its graph reaches any of the parameters with these ids."""
         edges = [edge for term in self.terms for edge in term.edges]
@@ -119,7 +129,8 @@ class Pass:
         self.gradients = taken
 
     def release(self) -> None:
-        """Lets go of the graph."""
+        """Lets go of the graph, of which no more is wanted than how it began."""
+        _ = self.structure
         self.terms = tuple(replace(term, edges=(), seeds=()) for term in self.terms)
         self.roots = ()
         self.hessians = {}

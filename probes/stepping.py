@@ -247,7 +247,7 @@ class Stepping:
         if step is None:
             return self.open(part, due)
         if one.key in step.passes and gradients_are_gone(step.layout.parameters):
-            step.forget_passes()
+            step.begin_anew(one)
         return step
 
     def open(self, part: Part, due: tuple[Instrument, ...]) -> OpenStep:

@@ -156,7 +156,8 @@ class TestWatch:
             "finished step 39",
             "% of the time learning rate 0.001 alignment of the gradients -0.50",
             "largest eigenvalue 4100 in [4000, 4200] at step 39, above the limit of 2000 (2 times",
-            "37 earlier GP37 warning finding: boundary [bold]x[/bold]",
+            "38 earlier GP38 warning finding: boundary [bold]x[/bold]",
+            "GP403 fail At step 0, first, the loss of boundary [bold]x[/bold] [red]",
             "35 earlier step 35 event 35: boundary [bold]x[/bold] (store)",
         ):
             assert text in words

@@ -15,6 +15,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# What several commands take.
+_Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
+_Folder = Annotated[str, typer.Argument(metavar="DIR", help="Searched at any depth.")]
+_File = Annotated[
+    str | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help=".html or .pdf; by default NAME.html in this folder."
+    ),
+]
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -63,7 +73,7 @@ def run(
 
 @app.command()
 def runs(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Searched at any depth.")] = "runs",
+    folder: _Folder = "runs",
     as_json: Annotated[
         bool, typer.Option("--json", help="For machines: a list of objects.")
     ] = False,
@@ -76,7 +86,7 @@ def runs(
 
 @app.command()
 def watch(
-    folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    folder: _Run,
     every: Annotated[
         float | None,
         typer.Option(
@@ -95,7 +105,7 @@ def watch(
 
 @app.command()
 def export(
-    folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    folder: _Run,
     to: Annotated[Literal["csv", "parquet", "tensorboard"], typer.Option(help="The format.")],
     output: Annotated[
         str | None,
@@ -115,16 +125,8 @@ def export(
 
 @app.command()
 def report(
-    folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help=".html or .pdf; by default NAME.html in this folder.",
-        ),
-    ] = None,
+    folder: _Run,
+    output: _File = None,
 ) -> None:
     """Write what is wrong with a run, and the evidence, as a file to read."""
     from .report import report_run
@@ -134,16 +136,8 @@ def report(
 
 @app.command()
 def compare(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Searched at any depth.")],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help=".html or .pdf; by default NAME.html in this folder.",
-        ),
-    ] = None,
+    folder: _Folder,
+    output: _File = None,
     rows: Annotated[
         str, typer.Option(metavar="KEY", help="Of run.json: what tells the rows apart.")
     ] = "model",

@@ -80,6 +80,12 @@ def network(*widths: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequentia
     return nn.Sequential(*layers[:-1])
 
 
+def linear(net: nn.Sequential, place: int) -> nn.Linear:
+    layer = net[place]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def quadratic(eigenvalues: Sequence[float]) -> tuple[Tensor, Losses]:
     """A quadratic bowl with these eigenvalues in a basis that is not that of the coordinates."""
     size = len(eigenvalues)

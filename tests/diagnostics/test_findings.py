@@ -17,18 +17,13 @@ from tests.diagnostics.diagnosed import (
     codes,
     diagnosed,
     finding,
+    linear,
     network,
     quadratic,
 )
 
 GRID = torch.linspace(-1, 1, 41)[:, None]
 ENDS = torch.tensor([[-1.0], [1.0]])
-
-
-def linear(net: nn.Sequential, place: int) -> nn.Linear:
-    layer = net[place]
-    assert isinstance(layer, nn.Linear)
-    return layer
 
 
 def regression(net: nn.Module) -> dict[str, Tensor]:
@@ -209,16 +204,14 @@ def test_weights_that_grow_with_the_gradient_work_backwards(tmp_path: Path) -> N
 
 
 def test_a_layer_that_is_dead_and_one_that_is_saturated(tmp_path: Path) -> None:
+    def trained(name: str, net: nn.Module) -> Diagnosis:
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+        return diagnosed(tmp_path / name, net, lambda: regression(net), optimizer, 20)
+
     dead = network(1, 8, 8, 1, activation=nn.ReLU)
     with torch.no_grad():
         linear(dead, 2).bias.sub_(1e3)
-    found = diagnosed(
-        tmp_path / "dead",
-        dead,
-        lambda: regression(dead),
-        torch.optim.SGD(dead.parameters(), lr=1e-3),
-        20,
-    )
+    found = trained("dead", dead)
     one = finding(found, "GP501")
     assert one.evidence["layers"] == ["0", "2"]  # nothing goes back through a dead layer either
     assert check(found, "layer health").status == "fail"
@@ -227,13 +220,7 @@ def test_a_layer_that_is_dead_and_one_that_is_saturated(tmp_path: Path) -> None:
     with torch.no_grad():
         linear(saturated, 0).weight.fill_(0.1)
         linear(saturated, 0).bias.copy_(torch.tensor([9.0] * 7 + [0.0]))
-    found = diagnosed(
-        tmp_path / "saturated",
-        saturated,
-        lambda: regression(saturated),
-        torch.optim.SGD(saturated.parameters(), lr=1e-3),
-        20,
-    )
+    found = trained("saturated", saturated)
     assert list(finding(found, "GP502").evidence["layers"]) == ["0"]
 
 

@@ -13,17 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from gradpath.diagnostics import ParameterLayout, term_gradients
 from gradpath.diagnostics.leaf_gradients import accumulate
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1))
-
-
-def linear(net: nn.Sequential, place: int) -> nn.Linear:
-    layer = net[place]
-    assert isinstance(layer, nn.Linear)
-    return layer
+from tests.diagnostics.diagnosed import linear, network
 
 
 def grad_of(parameter: nn.Parameter) -> Tensor:
@@ -83,7 +73,7 @@ LISTENERS: dict[str, Callable[[nn.Sequential], object]] = {
 def test_grad_and_hooks_are_those_of_a_backward_pass(listener: str, passes: int) -> None:
     left = []
     for ours in (False, True):
-        net = network()
+        net = network(2, 5, 1)
         CALLS.clear()
         if listener != "frozen later":
             KEPT.append(LISTENERS[listener](net))
@@ -104,7 +94,7 @@ def test_grad_and_hooks_are_those_of_a_backward_pass(listener: str, passes: int)
 
 
 def test_each_grad_owns_its_memory() -> None:
-    net = network()
+    net = network(2, 5, 1)
     layout = ParameterLayout.of(net)
     gradient = term_gradients({"loss": loss_of(net)}, layout).as_subclass(Tensor)[0]
     accumulate(layout, gradient)
@@ -127,7 +117,7 @@ def test_a_memory_format_of_the_parameter_is_kept() -> None:
 
 @pytest.mark.filterwarnings("ignore:Using backward.. with create_graph")
 def test_a_grad_with_a_graph_of_its_own_is_added_to() -> None:
-    net = network()
+    net = network(2, 5, 1)
     layout = ParameterLayout.of(net)
     loss_of(net).backward(create_graph=True)
     once = [grad_of(parameter).detach().clone() for parameter in net.parameters()]
@@ -148,7 +138,7 @@ class Seen(TorchFunctionMode):
 
 
 def test_a_mode_of_the_user_sees_nothing_of_it() -> None:
-    net = network()
+    net = network(2, 5, 1)
     layout = ParameterLayout.of(net)
     gradient = term_gradients({"loss": loss_of(net)}, layout).as_subclass(Tensor)[0]
     with Seen() as mode:

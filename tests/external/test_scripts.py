@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,12 @@ def test_script(name: str, tmp_path: Path, outcomes: Callable[[Outcome], None]) 
     script = str(SCRIPTS / f"{name}.py")
     # torchrun would take our options for its own.
     gradpath = ("-m", *(("--",) if len(case.command) > 1 else ()), "gradpath")
-    run(case.command, script, folder=tmp_path / "plain")
-    run(case.command, *gradpath, "run", "--run", "run", script, folder=tmp_path / "probed")
+    probe = (*gradpath, "run", "--run", "run")
+    # Side by side: most of the time is spent on importing torch, twice.
+    with ThreadPoolExecutor() as pool:
+        plain = pool.submit(run, case.command, script, folder=tmp_path / "plain")
+        run(case.command, *probe, script, folder=tmp_path / "probed")
+        plain.result()
     outcomes(outcome_of(name, tmp_path / "plain", tmp_path / "probed"))
 
 

@@ -161,6 +161,29 @@ def gradient_surgery(steps: int) -> Trained:
     return Trained({"net": net}, [optimizer])
 
 
+def gradient_surgery_in_one_line(steps: int) -> Trained:
+    """As the README of ConFIG has it: one line of source for all losses; steps are given up."""
+    seeded()
+    net = network()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    x = points()
+    for step in range(steps):
+        gradients = []
+        for loss_fn in (lambda: residual_of(net, x), lambda: boundary_of(net)):
+            optimizer.zero_grad()
+            loss = loss_fn()
+            loss.backward()
+            gradients.append([
+                torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()
+            ])  # fmt: skip
+        if step % 4 == 2:
+            continue
+        for p, first, second in zip(net.parameters(), *gradients, strict=True):
+            p.grad = first + second
+        optimizer.step()
+    return Trained({"net": net}, [optimizer])
+
+
 def lbfgs(steps: int) -> Trained:
     seeded()
     net = network(dtype=torch.float64)
@@ -729,6 +752,10 @@ LOOPS: dict[str, tuple[Callable[[int], Trained], Expected]] = {
     "accumulation": (accumulation, Expected(PAIR, {"residual": 1.0, "boundary": 3.0})),
     "one backward a term": (one_backward_a_term, Expected(PAIR, {"residual": 1, "boundary": 1})),
     "gradient surgery": (gradient_surgery, Expected(PAIR, {"residual": 1, "boundary": 1})),
+    "gradient surgery in one line": (
+        gradient_surgery_in_one_line,
+        Expected({"": ("loss", "loss#2")}, steps=lambda n: n - len(range(2, n, 4))),
+    ),
     "L-BFGS": (lbfgs, Expected(PAIR, {"residual": 1.0, "boundary": 5.0})),
     "SGD with a closure": (sgd_with_closure, Expected(PAIR)),
     "closure that fails": (failing_closure, Expected(PAIR)),

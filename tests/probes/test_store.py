@@ -17,6 +17,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as npst
 
 from gradpath.diagnostics.errors import ArgumentError, GradpathError
+from gradpath.diagnostics.histograms import GradientHistogram
 from gradpath.probes import (
     Cost,
     EigenvalueRecord,
@@ -26,6 +27,7 @@ from gradpath.probes import (
     Run,
     RunWriter,
     Scalar,
+    ScalarTable,
     StoreError,
     runs,
     schema,
@@ -194,6 +196,26 @@ def test_a_tensor_and_a_numpy_number_are_numbers(tmp_path: Path) -> None:
         step = np.int64(3)
         writer.record(step, [Scalar("x", torch.tensor(2.0)), Scalar("y", np.float32(0.5))])  # type: ignore[arg-type]
     assert Run(tmp_path).scalars()["value"].tolist() == [2.0, 0.5]
+
+
+def test_names_that_no_file_can_hold_are_stored_as_python_writes_them(tmp_path: Path) -> None:
+    name, stored = "u\udcff", r"u\udcff"
+    records = [
+        ScalarTable(("loss",), np.ones((1, 1, 1)), (name,), (name,)),
+        Scalar("own", 2.0, name, name),
+        HistogramRecord(GradientHistogram.of(torch.ones(3)), name, name),
+        Event("missing", f"nothing of {name}"),
+    ]
+    for step in range(3):
+        # A resumed run must know the stored name again.
+        with RunWriter(tmp_path, resume=step > 0) as writer:
+            writer.record(2 * step, records)
+            writer.record(2 * step + 1, records)
+    run = Run(tmp_path)
+    assert (run.terms, run.layers, len(run.steps)) == ((stored,), (stored,), 6)
+    assert run.scalars("loss")["value"].tolist() == [1.0] * 6
+    assert set(run.scalars("own")["layer"]) == set(run.histograms()["term"]) == {stored}
+    assert f"nothing of {stored}" in set(run.events()["text"])
 
 
 # One step, once.
