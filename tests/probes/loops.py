@@ -169,7 +169,11 @@ def gradient_surgery_in_one_line(steps: int) -> Trained:
     x = points()
     for step in range(steps):
         gradients = []
-        for loss_fn in (lambda: residual_of(net, x), lambda: boundary_of(net)):
+        loss_fns: list[Callable[[], Tensor]] = [
+            lambda: residual_of(net, x),
+            lambda: boundary_of(net),
+        ]
+        for loss_fn in loss_fns:
             optimizer.zero_grad()
             loss = loss_fn()
             loss.backward()

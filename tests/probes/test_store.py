@@ -24,6 +24,7 @@ from gradpath.probes import (
     Event,
     Field,
     HistogramRecord,
+    Record,
     Run,
     RunWriter,
     Scalar,
@@ -200,7 +201,7 @@ def test_a_tensor_and_a_numpy_number_are_numbers(tmp_path: Path) -> None:
 
 def test_names_that_no_file_can_hold_are_stored_as_python_writes_them(tmp_path: Path) -> None:
     name, stored = "u\udcff", r"u\udcff"
-    records = [
+    records: list[Record] = [
         ScalarTable(("loss",), np.ones((1, 1, 1)), (name,), (name,)),
         Scalar("own", 2.0, name, name),
         HistogramRecord(GradientHistogram.of(torch.ones(3)), name, name),
