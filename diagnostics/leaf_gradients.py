@@ -28,7 +28,7 @@ def accumulate(layout: ParameterLayout, gradient: Float[Tensor, " params"]) -> N
         if _nobody_listens(layout):
             _add(layout, gradient)
             return
-    parts = layout.unflatten(gradient)
+        parts = layout.unflatten(gradient)
     torch.autograd.backward(list(layout.parameters), [parts[slot.name] for slot in layout.slots])
 
 

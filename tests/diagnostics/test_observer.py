@@ -181,6 +181,7 @@ def test_nothing_is_changed_by(name: str) -> None:
         assert changes(before, training.watched.digest()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # PyTorch's own use of torch.jit
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_nothing_is_changed_by_compiling_a_function() -> None:
@@ -243,6 +244,7 @@ def gradient_bits(training: Training) -> list[bytes]:
     return [bits(p.grad) for p in training.net.parameters() if p.grad is not None]
 
 
+@pytest.mark.slow
 def test_training_with_all_measurements_at_every_step_ends_in_the_same_bits() -> None:
     alone, observed = trained(observe=False), trained(observe=True)
     assert alone["calls of hooks"]

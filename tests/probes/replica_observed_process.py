@@ -6,7 +6,6 @@ torchrun --nproc-per-node=2 replica_observed_process.py FOLDER
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -26,7 +25,11 @@ def distributed_loop(steps: int) -> Trained:
     net = nn.Sequential(first, nn.BatchNorm1d(8), activation, nn.Dropout(0.1), last)
     calls: list[str] = []
 
-    def averaged(_: object, bucket: Any) -> torch.futures.Future[Tensor]:
+    # DistributedDataParallel refuses any other annotation, and PyTorch's types do not know this one.
+    def averaged(
+        _: object,
+        bucket: distributed.GradBucket,  # type: ignore[name-defined]
+    ) -> torch.futures.Future[Tensor]:
         calls.append("communication")
         mean = bucket.buffer().div_(distributed.get_world_size())
         work = distributed.all_reduce(mean, async_op=True)
