@@ -25,7 +25,7 @@ def distributed_loop(steps: int) -> Trained:
     net = nn.Sequential(first, nn.BatchNorm1d(8), activation, nn.Dropout(0.1), last)
     calls: list[str] = []
 
-    # DistributedDataParallel refuses any other annotation, and PyTorch's types do not know this one.
+    # DistributedDataParallel refuses other annotations; PyTorch's types do not know this one.
     def averaged(
         _: object,
         bucket: distributed.GradBucket,  # type: ignore[name-defined]
