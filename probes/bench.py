@@ -7,6 +7,7 @@ switched off with a warning, or with `strict` raised.
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections import defaultdict
@@ -17,7 +18,7 @@ from ..diagnostics.errors import ArgumentError, GradpathError
 from .instruments.base import Instrument, reads
 from .records import TRAINING_BATCH, Cost, Event, Finding, Record
 from .replicas import Replicas
-from .schedules import Clock, Schedule, WithinBudget
+from .schedules import Clock, Schedule, WithinBudget, earliest
 from .snapshot import Snapshot
 
 
@@ -134,6 +135,11 @@ class Bench:
                 chosen.append(instrument)
         self._due[part] = _Due(step, tuple(chosen))
         return self._due[part].instruments
+
+    def idle_until(self, step: int) -> int:
+        """Returns the first step from this one on at which any instrument may be due."""
+        living = (name for name in self._schedules if name not in self._off)
+        return min((earliest(self._schedules[n], step) for n in living), default=sys.maxsize)
 
     def _is_due(
         self,

@@ -35,6 +35,11 @@ class ForwardPasses:
         self._over: list[_Recording] = []
         self._compile: Callable[..., Any] | None = None
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether a mode of ours may be on the stack."""
+        return self._active is not None or bool(self._over)
+
     def watch_compiler(self) -> None:
         """Stops recording for good as soon as something is compiled, or if something has been."""
         if _has_compiled():
@@ -71,7 +76,8 @@ class ForwardPasses:
             recording.is_over = True
             self._over.append(recording)
         # A mode is off the stack for as long as it handles a call; then it is taken off later.
-        self._over = [mode for mode in self._over if not _remove(mode)]
+        if self._over:
+            self._over = [mode for mode in self._over if not _remove(mode)]
         return recording
 
 

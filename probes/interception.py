@@ -6,7 +6,8 @@ other, directly or through a mode such as a default device, so only the outermos
 come from PyTorch's global hooks of optimizers. A new group of parameters passes through
 `Optimizer.add_param_group`, also when an optimizer is made, which spares the search for new ones at
 every step. Calls of `torch.autograd.grad` are looked at only to find TorchJD, which takes its
-Jacobians with it, and to tell a user whose loop has no `backward()` at all.
+Jacobians with it, and to tell a user whose loop has no `backward()` at all: after the first
+backward pass, and without TorchJD, it is the original again, for residuals call it all the time.
 
 When the last observer has gone, the originals stand where they stood.
 """
@@ -33,6 +34,7 @@ from torch.optim.optimizer import (
 )
 
 from ..diagnostics.hooks import account_for, follow_retain_grad, is_ours
+from . import autojac
 
 Root = Tensor | GradientEdge
 
@@ -50,6 +52,19 @@ class BackwardCall:
 
 class Observer(Protocol):
     """Who is told; what it raises goes to the user, so it raises nothing of its own."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the next backward pass and what comes of it need not be told."""
+        ...
+
+    def passed_idly(self) -> None:
+        """A backward pass is about to run, of which no more will be told."""
+
+    @property
+    def has_open_step(self) -> bool:
+        """Whether a step without a closure need be told before it is taken."""
+        ...
 
     def before_backward(self, call: BackwardCall) -> None:
         """A backward pass is about to run; its graph is alive."""
@@ -85,6 +100,7 @@ _observers: tuple[Observer, ...] = ()
 _lock = threading.RLock()
 _thread = _Thread()
 _undo: list[Callable[[], None]] = []
+_let_go_of_grad: Callable[[], None] | None = None  # while calls of torch.autograd.grad are seen
 
 
 def observe(observer: Observer) -> None:
@@ -94,6 +110,7 @@ def observe(observer: Observer) -> None:
         if not _observers:
             _install()
         _observers = (*_observers, observer)
+        _look_at_grad()
 
 
 def release(observer: Observer) -> None:
@@ -102,6 +119,7 @@ def release(observer: Observer) -> None:
     with _lock:
         _observers = tuple(other for other in _observers if other is not observer)
         if not _observers:
+            _look_no_more_at_grad()
             while _undo:
                 _undo.pop()()
 
@@ -130,10 +148,9 @@ def is_inside_a_step() -> bool:
 
 def _install() -> None:
     _undo.append(follow_retain_grad())
-    _replace(Tensor, "backward", _observed_method)
-    _replace(torch.autograd, "backward", _observed_backward)
-    _replace(torch.autograd, "grad", _observed_grad)
-    _replace(Optimizer, "add_param_group", _observed_add_param_group)
+    _undo.append(_replace(Tensor, "backward", _observed_method))
+    _undo.append(_replace(torch.autograd, "backward", _observed_backward))
+    _undo.append(_replace(Optimizer, "add_param_group", _observed_add_param_group))
     # PyTorch takes what the first of them returns for the arguments of the step.
     before: Any = _before_step
     for handle in (
@@ -144,7 +161,23 @@ def _install() -> None:
         _undo.append(handle.remove)
 
 
-def _replace(owner: Any, name: str, wrapping: Callable[[Any], Any]) -> None:
+def _look_at_grad() -> None:
+    global _let_go_of_grad
+    with _lock:
+        if _let_go_of_grad is None:
+            _let_go_of_grad = _replace(torch.autograd, "grad", _observed_grad)
+
+
+def _look_no_more_at_grad() -> None:
+    global _let_go_of_grad
+    with _lock:
+        let_go, _let_go_of_grad = _let_go_of_grad, None
+        if let_go is not None:
+            let_go()
+
+
+def _replace(owner: Any, name: str, wrapping: Callable[[Any], Any]) -> Callable[[], None]:
+    """Puts ours in the place of a function; returns what puts the original back."""
     original = vars(owner)[name]
     ours = wrapping(original)
     setattr(owner, name, ours)
@@ -154,7 +187,7 @@ def _replace(owner: Any, name: str, wrapping: Callable[[Any], Any]) -> None:
         if vars(owner).get(name) is ours:
             setattr(owner, name, original)
 
-    _undo.append(restore)
+    return restore
 
 
 def _observed_backward(original: Callable[..., None]) -> Callable[..., None]:
@@ -170,6 +203,8 @@ def _observed_backward(original: Callable[..., None]) -> Callable[..., None]:
         given = (grad_tensors, retain_graph, create_graph, grad_variables, inputs)
         if not _observers or _is_nested():
             return original(tensors, *given)
+        if _all_are_idle():
+            return _unseen(original, tensors, *given)
         roots = _as_tuple(tensors)
         assert roots is not None
         gradients = _as_tuple(grad_variables if grad_tensors is None else grad_tensors)
@@ -201,6 +236,8 @@ def _observed_method(original: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         if not _observers or _is_nested():
             return original(self, gradient, retain_graph, create_graph, inputs)
+        if _all_are_idle():
+            return _unseen(original, self, gradient, retain_graph, create_graph, inputs)
         call = BackwardCall((self,), (gradient,), _as_tuple(_values(inputs)))
         inputs = inputs if inputs is None or isinstance(inputs, dict) else call.inputs
         with _observed(call):
@@ -214,6 +251,28 @@ def _observed_method(original: Callable[..., None]) -> Callable[..., None]:
         return None
 
     return backward
+
+
+def backward_is_seen() -> None:
+    """Calls of `torch.autograd.grad` need no look any more, for the loop has backward passes."""
+    if _let_go_of_grad is not None and autojac.PACKAGE not in sys.modules:
+        _look_no_more_at_grad()
+
+
+def _all_are_idle() -> bool:
+    backward_is_seen()
+    return all(observer.is_idle for observer in _observers)
+
+
+def _unseen(original: Callable[..., None], *args: Any) -> None:
+    """Runs a backward pass at which nothing is due; most are."""
+    for observer in _observers:
+        observer.passed_idly()
+    _thread.inside = True
+    try:
+        original(*args)
+    finally:
+        _thread.inside = False
 
 
 @contextmanager
@@ -236,9 +295,10 @@ def _observed_grad(original: Callable[..., Any]) -> Callable[..., Any]:
     def grad(*args: Any, **kwargs: Any) -> Any:
         if not _observers or _is_nested():
             return original(*args, **kwargs)
-        call = _call_of_autojac(sys._getframe(1))
-        if call is not None:
-            key = id(call.roots[0]), len(call.roots)
+        roots = autojac.differentiated(sys._getframe(1))
+        if roots:
+            call = BackwardCall(roots, (None,) * len(roots), through="autojac")
+            key = id(roots[0]), len(roots)
             if getattr(_thread, "autojac", None) != key:
                 # Its first gradient; the others belong to the same pass.
                 _thread.autojac = key
@@ -265,10 +325,15 @@ def _observed_add_param_group(original: Callable[..., None]) -> Callable[..., No
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
     if not _observers:
         return None
-    _tell("before_step", optimizer)
+    if _let_go_of_grad is None and autojac.PACKAGE in sys.modules:
+        _look_at_grad()
     closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
     if not callable(closure):
+        for observer in _observers:
+            if observer.has_open_step:
+                observer.before_step(optimizer)
         return None
+    _tell("before_step", optimizer)
 
     @functools.wraps(closure)
     def counted(*inner: Any, **named: Any) -> Any:
@@ -281,7 +346,8 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    _thread.autojac = None
+    if _let_go_of_grad is not None:
+        _thread.autojac = None
     _tell("after_step", optimizer)
 
 
@@ -312,34 +378,3 @@ def _is_of_leaves(inputs: Any) -> bool:
     if isinstance(inputs, Sequence) and not isinstance(inputs, Tensor):
         first = inputs[0] if inputs else None
     return isinstance(first, torch.nn.Parameter)
-
-
-_AUTOJAC = "torchjd.autojac"
-
-
-def _module_of(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
-
-
-def _call_of_autojac(frame: FrameType | None) -> BackwardCall | None:
-    """Returns the call of TorchJD's `autojac` that a gradient is taken for; None for any other.
-
-    Its functions may be bound to names of the user's before anybody observes, so they are found by
-    their frames and by the names of their arguments, which are public.
-    """
-    if frame is None or not _module_of(frame).startswith(_AUTOJAC):
-        return None
-    found = None
-    # Those of PyTorch lie between, as of vmap.
-    while frame is not None and _module_of(frame).partition(".")[0] in ("torch", "torchjd"):
-        is_entry = frame.f_code.co_name in ("backward", "mtl_backward")
-        if is_entry and _module_of(frame).startswith(_AUTOJAC):
-            found = frame
-        frame = frame.f_back
-    if found is None:
-        return None
-    tensors = found.f_locals.get("tensors")
-    roots = _as_tuple(tensors)
-    if not roots or not all(isinstance(root, Tensor) for root in roots):
-        return None
-    return BackwardCall(roots, (None,) * len(roots), through="autojac")

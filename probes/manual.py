@@ -17,7 +17,7 @@ from ..diagnostics.rules import Observation, Weighting, WeightingRule
 from ..diagnostics.stability import OptimizerStability
 from ..diagnostics.weighting import weighting
 from .bench import wants
-from .interception import unobserved
+from .interception import backward_is_seen, unobserved
 from .models import leaves_below
 from .parts import Part
 from .passes import flat, gradients_of, pass_of_losses, pass_of_values
@@ -44,7 +44,7 @@ class Manual:
             stepping.thread.watched.update(losses)
             return
         stepping.begin_pass()
-        if stepping.is_trial or not stepping.may_be_due():
+        if stepping.thread.is_trial or not stepping.agenda.may_be_due():
             return
         with stepping.overhead() as overhead:
             one = pass_of_losses(losses, None, total)
@@ -66,6 +66,7 @@ class Manual:
         rule = None if weights is None or numbers is not None else self._rule(weights)
         part: Part | None = None
         with guarded():
+            backward_is_seen()
             stepping.begin_pass()
             part = stepping.registry.find(one, lambda: leaves_below(losses.values()))
         if part is None:
@@ -76,7 +77,7 @@ class Manual:
         layout = part.layout
         step = None
         with guarded():
-            step = None if stepping.is_trial else stepping.begin(one, part)
+            step = None if stepping.thread.is_trial else stepping.begin(one, part)
             if step is not None:
                 stepping.measure_graph(step, one)
         keeps = step is not None and bool(wants(step.due, "step"))

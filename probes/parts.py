@@ -48,6 +48,7 @@ class Part:
         has_passed: whether a backward pass of it was seen.
         is_guess: whether it is not known yet which optimizers step.
         follow_up: a step and its losses, with which those of the next are to be compared.
+        idle_until: the step before which nothing is due.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Part:
     has_passed: bool = False
     is_guess: bool = True
     follow_up: tuple[int, dict[str, float | None]] | None = None
+    idle_until: int = 0
     _ids: tuple[ParameterLayout, set[int]] | None = None
     _optimizers: list[weakref.ref[Optimizer]] = field(default_factory=list)
 
@@ -80,11 +82,23 @@ class Part:
             self._ids = self.layout, set(map(id, self.layout.parameters))
         return self._ids[1]
 
+    def is_moved_by(self, optimizer: Optimizer) -> bool:
+        """Whether the optimizer is one of those that move it."""
+        return any(ref() is optimizer for ref in self._optimizers)
+
     def count_step(self) -> None:
         """Counts a step, once between two backward passes."""
         if not self.is_counted:
             self.is_counted = True
             self.step += 1
+
+
+@dataclass(eq=False)
+class _Count:
+    """Steps of one optimizer; a dictionary with weak keys would take longer than all the rest."""
+
+    of: weakref.ref[Optimizer]
+    steps: int = 0
 
 
 class Parts:
@@ -101,7 +115,7 @@ class Parts:
         self._learned: dict[Key, Part] = {}
         # Steps of optimizers that belong to no part yet, and of all, since they are watched.
         self._uncounted: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
-        self.session_steps: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
+        self._session_steps: dict[int, _Count] = {}
         self._by_hand = MovedByHand()
         self.all: list[Part] = []
 
@@ -190,17 +204,22 @@ class Parts:
 
     def stepped(self, optimizer: Optimizer) -> Part | None:
         """Counts the step of an optimizer; returns its part, None where it has none yet."""
-        self.session_steps[optimizer] = self.session_steps.get(optimizer, 0) + 1
-        moved = owned(optimizer)
-        for part in self.all:
-            if optimizer in part.optimizers or (
-                not part.is_guess and not moved.isdisjoint(part.parameter_ids)
-            ):
-                part.counts_passes = False
-                part.count_step()
-                return part
+        count = self._session_steps.get(id(optimizer))
+        if count is None or count.of() is not optimizer:
+            count = self._session_steps[id(optimizer)] = _Count(weakref.ref(optimizer))
+        count.steps += 1
+        part = self._moved_by(optimizer)
+        if part is not None:
+            part.counts_passes = False
+            part.count_step()
+            return part
         self._uncounted[optimizer] = self._uncounted.get(optimizer, 0) + 1
         return None
+
+    def session_steps(self, optimizer: Optimizer) -> int:
+        """Returns how many steps an optimizer has taken since it is watched."""
+        count = self._session_steps.get(id(optimizer))
+        return count.steps if count is not None and count.of() is optimizer else 0
 
     def new_pass(self) -> None:
         """A backward pass begins: the next step of each part counts."""
@@ -208,6 +227,14 @@ class Parts:
             part.is_counted = False
             if part.counts_passes and part.has_passed and self.hand_moved == 1:
                 part.step += 1
+
+    def _moved_by(self, optimizer: Optimizer) -> Part | None:
+        for part in self.all:
+            if part.is_moved_by(optimizer):
+                return part
+        moved = owned(optimizer)
+        known = (part for part in self.all if not part.is_guess)
+        return next((part for part in known if not moved.isdisjoint(part.parameter_ids)), None)
 
     def _owners(self, leaves: Sequence[Tensor]) -> list[Optimizer]:
         owners = self._optimizers.owners(leaves)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -21,12 +18,12 @@ from ..diagnostics.stability import OptimizerStability
 from . import interception
 from .bench import Bench, ProbeWarning
 from .fixed_batch import Losses, fixed_batch
+from .guard import Guard
 from .instruments.base import Instrument
 from .instruments.presets import instruments_of
 from .manual import Manual
 from .models import Model, named_models
 from .recorder import Recorder
-from .records import Event
 from .schedules import Schedule
 from .sinks.sink import Sink
 from .stepping import Stepping
@@ -106,7 +103,7 @@ class Probe:
         self._stepping = Stepping(models, optimizer, self._bench, self._recorder, dict(terms or {}))
         self._manual = Manual(self._stepping)
         self._strict = strict
-        self._observer: _Guarded | None = None
+        self._observer: Guard | None = None
         if model is not None:
             self._recorder.open()
 
@@ -279,10 +276,10 @@ class Probe:
     ) -> None:
         self._end(error)
 
-    def _observe(self) -> _Guarded:
+    def _observe(self) -> Guard:
         """Begins to be told of steps, until `detach` or the end of the process."""
         if self._observer is None:
-            self._observer = _Guarded(self._stepping, self._recorder, self._strict)
+            self._observer = Guard(self._stepping, self._recorder, self._strict)
             interception.observe(self._observer)
             _unfinished.add(self)
         return self._observer
@@ -312,62 +309,6 @@ class Probe:
         )
         warnings.warn(f"gradpath: {reason}", ProbeWarning, stacklevel=4)
         stepping.registry.note_missing(reason)
-
-
-class _Guarded:
-    """Passes events on to `Stepping`, and keeps its errors from the training.
-
-    Args:
-        stepping: that is told.
-        recorder: where the reason goes when it fails.
-        strict: whether its errors are raised.
-    """
-
-    def __init__(self, stepping: Stepping, recorder: Recorder, strict: bool) -> None:
-        self._stepping = stepping
-        self._recorder = recorder
-        self._strict = strict
-        self._turn = threading.RLock()  # several threads may train
-
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Keeps errors of the block from the training, unless the probe is strict."""
-        begun = time.perf_counter()
-        with self._turn:
-            try:
-                yield
-            except Exception as error:
-                self._fail(error)
-            finally:
-                self._stepping.bench.timer.measuring += time.perf_counter() - begun
-
-    def _fail(self, error: Exception) -> None:
-        if self._strict:
-            raise error
-        text = f"The probe failed and is switched off ({type(error).__name__}: {error})."
-        self._stepping.thread.open.clear()
-        self._recorder.note(Event("probe_off", text, "probe"))
-        self._recorder.give_up(text)
-
-    def __getattr__(self, event: str) -> Callable[..., None]:
-        method = getattr(self._stepping, event)
-        recorder, timer, turn = self._recorder, self._stepping.bench.timer, self._turn
-
-        def told(*args: Any) -> None:
-            if not recorder.is_on:
-                return
-            # As `guarded`, without what a context manager costs: it is called five times a step.
-            begun = time.perf_counter()
-            with turn:
-                try:
-                    method(*args)
-                except Exception as error:
-                    self._fail(error)
-                finally:
-                    timer.measuring += time.perf_counter() - begun
-
-        self.__dict__[event] = told
-        return told
 
 
 # Probes that nobody has detached; they end with the process.

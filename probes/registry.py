@@ -159,7 +159,7 @@ class Registry:
         own = [
             before
             for each in part.optimizers
-            if (before := (_steps_taken(each) or 0) - since.get(each, 0)) > 0
+            if (before := (_steps_taken(each) or 0) - since(each)) > 0
         ]
         last = self._recorder.last_step(part.name)
         if own:

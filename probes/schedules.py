@@ -7,6 +7,7 @@ is resumed is measured at the steps at which it would have been.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,11 +24,26 @@ class Clock:
 
 
 class Schedule(Protocol):
-    """Decides at which steps to measure."""
+    """Decides at which steps to measure.
+
+    One that also has `earliest(step)`, the first step from that one on at which it may be due, is
+    not asked before, so that the steps between cost next to nothing.
+    """
 
     def due(self, step: int, clock: Clock) -> bool:
         """Returns whether to measure at this step."""
         ...
+
+
+def earliest(schedule: Schedule, step: int) -> int:
+    """Returns the first step from this one on at which a schedule may be due.
+
+    Example:
+        >>> earliest(every(10), 11)
+        20
+    """
+    find = getattr(schedule, "earliest", None)
+    return step if find is None else int(find(step))
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,10 @@ class Every:
         """Returns whether to measure at this step."""
         return step % self.n == 0
 
+    def earliest(self, step: int) -> int:
+        """Returns the first step from this one on at which it is due."""
+        return step + -step % self.n
+
 
 @dataclass(frozen=True)
 class At:
@@ -51,6 +71,10 @@ class At:
         """Returns whether to measure at this step."""
         return step in self.steps
 
+    def earliest(self, step: int) -> int:
+        """Returns the first step from this one on at which it is due; a huge one if never."""
+        return min((each for each in self.steps if each >= step), default=sys.maxsize)
+
 
 @dataclass(frozen=True)
 class LogSpaced:
@@ -60,13 +84,17 @@ class LogSpaced:
 
     def due(self, step: int, clock: Clock) -> bool:
         """Returns whether to measure at this step."""
+        return self.earliest(step) == step
+
+    def earliest(self, step: int) -> int:
+        """Returns the first step from this one on at which it is due."""
         if step < 1:
-            return step == 0
-        # All k whose 10^(k / per_decade) may round to the step.
-        first = math.floor(self.per_decade * math.log10(step - 0.5))
-        last = math.ceil(self.per_decade * math.log10(step + 0.5))
-        places = range(max(0, first), last + 1)
-        return any(round(10 ** (k / self.per_decade)) == step for k in places)
+            return 0
+        # The first k whose 10^(k / per_decade) may round to the step or more.
+        k = max(0, math.floor(self.per_decade * math.log10(step - 0.5)))
+        while (found := round(10 ** (k / self.per_decade))) < step:
+            k += 1
+        return found
 
 
 @dataclass(frozen=True)
@@ -78,6 +106,10 @@ class AnyOf:
     def due(self, step: int, clock: Clock) -> bool:
         """Returns whether to measure at this step."""
         return any(schedule.due(step, clock) for schedule in self.schedules)
+
+    def earliest(self, step: int) -> int:
+        """Returns the first step from this one on at which one of them may be due."""
+        return min((earliest(each, step) for each in self.schedules), default=sys.maxsize)
 
 
 @dataclass(frozen=True)
@@ -94,6 +126,10 @@ class WithinBudget:
         if clock.next_cost is None:
             return True
         return clock.measuring + clock.next_cost <= self.fraction * clock.training
+
+    def earliest(self, step: int) -> int:
+        """Returns the first step from this one on at which it may be due."""
+        return earliest(self.of, step)
 
 
 def every(n: int) -> Every:

@@ -15,7 +15,6 @@ are only counted.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..diagnostics.errors import GradpathError
+from .agenda import Agenda
 from .bench import Bench, wants
 from .closing import changes_of, close_step
 from .fixed_batch import FixedBatch
@@ -40,19 +40,7 @@ from .records import TRAINING_BATCH, Record
 from .registry import Registry
 from .self_check import SelfCheck
 from .snapshot import Pass, Snapshot
-
-
-class _Thread(threading.local):
-    """What a training thread is in the middle of."""
-
-    def __init__(self) -> None:
-        self.open: dict[Part, OpenStep] = {}
-        self.inside: Optimizer | None = None  # whose step() is running
-        self.evaluation = 0  # of the loss, by the closure of that step
-        self.watched: dict[str, Tensor] = {}
-        self.measured: tuple[Any, OpenStep, Pass] | None = None  # a root, by `watch` already
-        self.passing: tuple[OpenStep, Pass] | None = None  # whose backward pass is running
-        self.check: SelfCheck | None = None
+from .training_thread import TrainingThread
 
 
 class Stepping:
@@ -80,7 +68,8 @@ class Stepping:
             self.optimizers.add(optimizer)
         self.scalers = Scalers()
         self.registry = Registry(models, self.optimizers, bench, recorder)
-        self.thread = _Thread()
+        self.agenda = Agenda(self.registry, bench)
+        self.thread = TrainingThread()
 
     @property
     def step(self) -> int:
@@ -88,6 +77,23 @@ class Stepping:
         return self.registry.parts.all[0].step if self.registry.parts.all else 0
 
     # What the training loop does.
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way in this thread, and nothing due before the next step."""
+        return not self.thread.is_busy and self.agenda.is_empty(ahead=0)
+
+    def passed_idly(self) -> None:
+        """Counts a backward pass at which nothing is due."""
+        if self.is_attached:
+            self.registry.parts.new_pass()
+
+    def stepped_idly(self, optimizer: Optimizer) -> bool:
+        """Counts a step and returns True, where there is no more to do, at the next one neither."""
+        if self.thread.is_busy or self.forward.is_recording or not self.agenda.is_empty(ahead=1):
+            return False
+        self.registry.parts.stepped(optimizer)
+        return True
 
     def before_backward(self, call: BackwardCall) -> None:
         """Measures a backward pass that is about to run, where something is due."""
@@ -102,7 +108,7 @@ class Stepping:
         if not self.is_attached:
             return
         self.begin_pass()
-        if self.is_trial or not self.may_be_due():
+        if self.thread.is_trial or not self.agenda.may_be_due():
             thread.watched = {}
             return
         with self.overhead() as overhead:
@@ -154,7 +160,7 @@ class Stepping:
                 self.measure_coming_step(step, [optimizer])
             step.release_graphs()
 
-    def after_step(self, optimizer: Optimizer) -> None:
+    def step_taken(self, optimizer: Optimizer) -> None:
         """Counts a step, and commits it where it is over."""
         thread = self.thread
         thread.inside = None
@@ -164,7 +170,7 @@ class Stepping:
                 step.stepped.append(optimizer)
                 if step.is_over:
                     self.close(step)
-        if self.is_attached and self.forward.is_wanted and self.may_be_due():
+        if self.is_attached and self.forward.is_wanted and self.agenda.may_be_due():
             self.forward.begin()
         else:
             self.forward.end()
@@ -201,16 +207,6 @@ class Stepping:
                 step.part.counts_passes = True
                 self.close(step)
         self.registry.parts.new_pass()
-
-    def may_be_due(self) -> bool:
-        """Whether something may have to be measured at this pass."""
-        if self.registry.look_again or not self.registry.parts.all:
-            return True
-        return any(
-            part.follow_up is not None
-            or self.bench.due(part.name, part.step, self.registry.replicas_of(part))
-            for part in self.registry.parts.all
-        )
 
     def observe(
         self,
@@ -301,15 +297,6 @@ class Stepping:
         """Commits what is open in this thread."""
         for step in list(self.thread.open.values()):
             self.close(step)
-
-    @property
-    def is_trial(self) -> bool:
-        """Whether this is an evaluation of the loss by a line search, not at the step's point."""
-        thread = self.thread
-        if thread.inside is None:
-            return False
-        # A closure that came past our wrapper is not counted.
-        return thread.evaluation > 1 or (thread.evaluation == 0 and bool(thread.open))
 
     def _evaluate_fixed(self, fixed: FixedBatch, step: OpenStep, one: Pass) -> None:
         weights = {term.name: term.weight for term in one.terms}

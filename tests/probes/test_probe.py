@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -425,11 +427,62 @@ def test_a_loss_that_is_not_finite_is_a_finding(tmp_path: Path) -> None:
     assert values.isna().tolist() == [False] * 3 + [True] * 6
 
 
+def test_a_step_whose_terms_all_weigh_nothing_has_no_curvature_of_their_sum(
+    tmp_path: Path,
+) -> None:
+    seeded()
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-2)
+    probe = Probe(net, tmp_path, instruments="standard", schedule=every(1), strict=True)
+    for weight in (1.0, 0.0, 1.0):
+        optimizer.zero_grad()
+        losses = {"residual": residual_of(net, points()), "boundary": boundary_of(net)}
+        probe.backward(losses, weights=dict.fromkeys(losses, weight))
+        optimizer.step()
+    probe.detach()
+    run = Run(tmp_path)
+    assert run.status == "finished"
+    assert run.steps == (0, 1, 2)
+    ends = run.eigenvalues()
+    assert set(ends[ends["term"] == "total"]["step"]) == {0, 2}
+    assert set(ends[ends["term"] == "boundary"]["step"]) == {0, 1, 2}
+    missing = run.events()[lambda events: events["kind"] == "missing"]
+    assert set(missing["source"]) == {"stiffness", "stability"}
+    assert set(missing["step"]) == {1}
+    assert set(missing["text"]) == {
+        "No term has a weight other than zero: their sum has no curvature."
+    }
+
+
 def test_a_loop_that_only_takes_gradients_is_told_to_watch(tmp_path: Path) -> None:
     seeded()
     net = network()
     with pytest.warns(ProbeWarning, match=r"probe\.watch"), Probe(net, tmp_path / "run"):
         torch.autograd.grad(net(points()).square().mean(), list(net.parameters()))
+
+
+def test_calls_of_grad_are_looked_at_only_until_a_backward_pass_or_for_torchjd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "torchjd.autojac", raising=False)
+    original = torch.autograd.grad
+    net = network()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+
+    def is_looked_at_after_a_step() -> bool:
+        boundary_of(net).backward()
+        optimizer.step()
+        return torch.autograd.grad is not original
+
+    with Probe(net, tmp_path / "run", strict=True):
+        assert torch.autograd.grad is not original
+        assert not is_looked_at_after_a_step()
+        monkeypatch.setitem(sys.modules, "torchjd.autojac", ModuleType("torchjd.autojac"))
+        assert is_looked_at_after_a_step()
+        with Probe(net, tmp_path / "other", strict=True):
+            pass
+        assert torch.autograd.grad is not original
+    assert torch.autograd.grad is original
 
 
 def test_two_probes_watch_one_loop(tmp_path: Path) -> None:
@@ -505,6 +558,13 @@ def test_parts_of_a_gan_count_their_own_steps(tmp_path: Path) -> None:
     }
     curvature = Run(tmp_path / "run").eigenvalues()
     assert set(curvature.query("part == 'generator'")["step"]) == {1, 2}  # at 0, who steps?
+
+
+def test_terms_are_compared_with_one_term_though_their_part_gets_a_name(tmp_path: Path) -> None:
+    with Probe(None, tmp_path / "run", schedule=every(1), strict=True):
+        gan(3)
+    events = Run(tmp_path / "run").events()
+    assert list(events[events["kind"] == "reference"]["step"]) == [0]
 
 
 def test_a_run_is_resumed_without_a_step_twice(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from gradpath.diagnostics.errors import ArgumentError
 from gradpath.probes.schedules import (
     Clock,
     Schedule,
+    any_of,
     at,
+    earliest,
     every,
     log_spaced,
     within_budget,
@@ -43,6 +45,37 @@ def test_log_spaced_are_the_rounded_powers(per_decade: int) -> None:
 @given(st.integers(1, 20), st.integers(1, 12))
 def test_log_spaced_holds_every_power_of_ten(per_decade: int, exponent: int) -> None:
     assert log_spaced(per_decade).due(10**exponent, UNUSED)
+
+
+SCHEDULES = st.recursive(
+    st.one_of(
+        st.integers(1, 30).map(every),
+        st.sets(st.integers(0, 300), min_size=1).map(lambda steps: at(*steps)),
+        st.integers(1, 20).map(log_spaced),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda some: any_of(*some)),
+        inner.map(lambda one: within_budget(0.5, one)),
+    ),
+    max_leaves=4,
+)
+
+
+@given(SCHEDULES, st.integers(0, 300))
+def test_nothing_is_due_before_the_earliest_step(schedule: Schedule, step: int) -> None:
+    first = earliest(schedule, step)
+    affordable = Clock(training=1.0, measuring=0.0, next_cost=None)
+    dues = [each for each in range(step, 1001) if schedule.due(each, affordable)]
+    assert dues[:1] == ([first] if first <= 1000 else [])
+
+
+def test_a_schedule_of_the_users_that_tells_no_earliest_step_is_asked_at_each() -> None:
+    class Fridays:
+        def due(self, step: int, clock: Clock) -> bool:
+            return step % 7 == 5
+
+    assert [earliest(Fridays(), step) for step in (0, 5, 6)] == [0, 5, 6]
+    assert earliest(any_of(Fridays(), every(10)), 3) == 3
 
 
 def budgeted(

@@ -1,0 +1,90 @@
+"""What stands between the events of a training and the probe, so that neither harms the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.optim import Optimizer
+
+from .recorder import Recorder
+from .records import Event
+from .stepping import Stepping
+
+
+class Guard:
+    """Passes events on to `Stepping`, and keeps its errors from the training.
+
+    Args:
+        stepping: that is told.
+        recorder: where the reason goes when it fails.
+        strict: whether its errors are raised.
+    """
+
+    def __init__(self, stepping: Stepping, recorder: Recorder, strict: bool) -> None:
+        self._stepping = stepping
+        self._recorder = recorder
+        self._strict = strict
+        self._turn = threading.RLock()  # several threads may train
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the next backward pass and what comes of it need not be told."""
+        return self._stepping.is_idle
+
+    def passed_idly(self) -> None:
+        """Counts a backward pass at which nothing is due; what little is done cannot fail."""
+        self._stepping.passed_idly()
+
+    @property
+    def has_open_step(self) -> bool:
+        """Whether a step without a closure need be told before it is taken."""
+        return bool(self._stepping.thread.open)
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Counts a step; told with care only where there is more to do."""
+        if not self._stepping.stepped_idly(optimizer):
+            self.step_taken(optimizer)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Keeps errors of the block from the training, unless the probe is strict."""
+        begun = time.perf_counter()
+        with self._turn:
+            try:
+                yield
+            except Exception as error:
+                self._fail(error)
+            finally:
+                self._stepping.bench.timer.measuring += time.perf_counter() - begun
+
+    def _fail(self, error: Exception) -> None:
+        if self._strict:
+            raise error
+        text = f"The probe failed and is switched off ({type(error).__name__}: {error})."
+        self._stepping.thread.open.clear()
+        self._recorder.note(Event("probe_off", text, "probe"))
+        self._recorder.give_up(text)
+
+    def __getattr__(self, event: str) -> Callable[..., None]:
+        method = getattr(self._stepping, event)
+        recorder, timer, turn = self._recorder, self._stepping.bench.timer, self._turn
+
+        def told(*args: Any) -> None:
+            if not recorder.is_on:
+                return
+            # As `guarded`, without what a context manager costs: it is called five times a step.
+            begun = time.perf_counter()
+            with turn:
+                try:
+                    method(*args)
+                except Exception as error:
+                    self._fail(error)
+                finally:
+                    timer.measuring += time.perf_counter() - begun
+
+        self.__dict__[event] = told
+        return told
