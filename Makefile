@@ -3,11 +3,13 @@
 #   make PYTHON=python3.12 ...     which Python makes .venv (by default the newest there is)
 #   make TORCH_INDEX=URL ...       an index to look for PyTorch first, for a machine without a GPU:
 #                                  https://download.pytorch.org/whl/cpu saves gigabytes of CUDA
+#   make WORKERS=0 test            processes that run the tests, 0 for none beside pytest's own
 #   make PYTEST_ARGS="-x" test     further arguments for pytest
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+WORKERS := 2
 PARTS := diagnostics probes reports experiments
 CODE := gradpath $(PARTS) tests examples benchmarks
 
@@ -30,7 +32,7 @@ demo: $(INSTALLED)  ## train the paper's models for a while, and say where the r
 	$(BIN)/gradpath reproduce helmholtz --preset quick --resume
 
 test: lint types  ## lint, types, then all tests with coverage
-	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --cov -n $(WORKERS) $(PYTEST_ARGS)
 
 test-external: $(FRAMEWORKS)  ## tests with other people's frameworks and trackers
 	$(BIN)/python -m pytest -m frameworks $(PYTEST_ARGS)

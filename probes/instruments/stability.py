@@ -26,7 +26,7 @@ class Stability:
     optimizer's own); eigenvalues `preconditioned_hessian` of the total.
     """
 
-    schedule: Schedule = field(default_factory=lambda: within_budget(0.005, log_spaced(16)))
+    schedule: Schedule = field(default_factory=lambda: within_budget(0.004, log_spaced(16)))
     tol: float = 1e-2
     certified: bool = False
     max_basis: int = 40
