@@ -123,9 +123,11 @@ def _verdict(checks: Sequence[Check], findings: Sequence[Finding]) -> str:
     asked = len(checks) - counts["not measured"]
     if asked == 0:
         return "Nothing was recorded that a check could go by."
-    unknown = f"; {counts['not measured']} were not measured" if counts["not measured"] else ""
+    missing = counts["not measured"]
+    unknown = f"; {missing} {'was' if missing == 1 else 'were'} not measured" if missing else ""
     if counts["fail"] == counts["warn"] == 0:
-        return f"Nothing wrong was found: all {asked} checks are passed{unknown}."
+        passed = "the one check made is" if asked == 1 else f"all {asked} checks made are"
+        return f"Nothing wrong was found: {passed} passed{unknown}."
     found = ", ".join(
         f"{counts[status]} {'fails' if counts[status] == 1 else 'fail'}" if status == "fail" else
         f"{counts[status]} {'warns' if counts[status] == 1 else 'warn'}"
@@ -133,4 +135,4 @@ def _verdict(checks: Sequence[Check], findings: Sequence[Finding]) -> str:
     )  # fmt: skip
     told = [each for each in findings if each is findings[0] or each.code == _NOT_IMBALANCE]
     sentences = [text for each in told for text in (each.verdict, each.reading) if text]
-    return " ".join([*sentences, f"Of {asked} checks {found}{unknown}."])
+    return " ".join([*sentences, f"Of {asked} check{'s' * (asked > 1)} made, {found}{unknown}."])

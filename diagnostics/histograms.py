@@ -6,6 +6,9 @@ spike and cannot be compared with the next one. `GradientHistogram` takes its bi
 the floating-point numbers instead (see `histogram_bins`): 16 bins between any power of two and the
 next, the same for every dtype, layer, step and process. So one pass over the entries makes it,
 histograms add up exactly, and every quantile is known to within 1/16 of its value.
+
+Reading histograms needs no torch, which takes longer to load than a report to read its run: what
+counts the entries of tensors is imported where it is called.
 """
 
 from __future__ import annotations
@@ -13,15 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from jaxtyping import Float, Int32, Int64
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .errors import ArgumentError
-from .gradients import TermGradients
 from .histogram_bins import (
     INFINITY_BIN,
     NAN_BIN,
@@ -36,9 +37,11 @@ from .histogram_bins import (
     ranges,
 )
 from .histogram_bytes import decode, encode
-from .histogram_counting import count_cells, count_entries
-from .layout import ParameterLayout
-from .reductions import check_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .layout import ParameterLayout
 
 Numbers = Sequence[float] | NDArray[np.floating[Any]]
 
@@ -90,6 +93,8 @@ class GradientHistogram:
         Raises:
             ArgumentError: the tensor has another dtype, or is sparse.
         """
+        from .histogram_counting import count_entries
+
         return cls(*count_entries(tensor))
 
     @classmethod
@@ -332,6 +337,10 @@ def histograms_by_layer(
         >>> histograms["residual", "0"].count, histograms["boundary", "1"].zeros
         (150, 51)
     """
+    from .gradients import TermGradients
+    from .histogram_counting import count_cells
+    from .reductions import check_gradients
+
     rows = check_gradients(gradients, layout)
     terms = gradients.terms if isinstance(gradients, TermGradients) else range(len(rows))
     widths = [layer.stop - layer.start for layer in layout.slices.values()]

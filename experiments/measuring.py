@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ..diagnostics.curvature import Hessian
 from ..diagnostics.layout import ParameterLayout
-from ..probes.instruments import Descent, Spectrum, Stability, Stiffness
+from ..probes.instruments import Descent, Spectrum, Stability, Stiffness, TangentKernel
 from ..probes.instruments.base import Instrument, Reads, reads
 from ..probes.instruments.presets import instruments_of
 from ..probes.records import Cost, Event, Field, Finding, Record, Scalar
-from ..probes.schedules import Clock, LogSpaced, Schedule
+from ..probes.schedules import Clock, LogSpaced, Schedule, at
 from ..probes.snapshot import Snapshot
 from .compilation import compiled
 from .domains import Batch, Sampler
@@ -36,6 +36,9 @@ DIAGNOSTIC_BATCH = "diagnostic"
 # A set of instruments for trainings of a few thousand steps, in which that of a probe finds its
 # budget for curvature after a step or two.
 SHORT = "short"
+
+# Points of each region for the tangent kernel: exact, and less than a second each time.
+_KERNEL_POINTS = 32
 
 # Every schedule that waits for its share of the training time has it by then.
 _TIME_NO_MATTER = Clock(training=math.inf, measuring=0.0, next_cost=0.0)
@@ -290,7 +293,8 @@ class Measuring:
     ) -> Measuring:
         """Returns the instruments wanted, with evaluations, and curvature on the diagnostic batch.
 
-        The sampler draws batches as the training has them.
+        Where a set is wanted by name, and the problem depends on time, the tangent kernel is taken
+        at the first and at the last step. The sampler draws batches as the training has them.
 
         Raises:
             ArgumentError: there is no set of instruments of a name.
@@ -305,6 +309,8 @@ class Measuring:
             else each
             for each in chosen
         ]
+        if isinstance(wanted, str) and wanted != "light" and "t" in problem.domain.coordinates:
+            found.append(_tangent_kernel(problem, network, steps, seed))
         divergence = Divergence()
         evaluation = Evaluation(problem, network, LogSpacedAndLast(4, steps))
         resampling = Resampling(
@@ -320,7 +326,10 @@ class Measuring:
     @property
     def need_curvature(self) -> bool:
         """Whether some of them read Hessians."""
-        return any(isinstance(each, OnBatch) for each in self.instruments)
+        return any(
+            isinstance(each, OnBatch) and not isinstance(each.instrument, TangentKernel)
+            for each in self.instruments
+        )
 
     def may_be_due(self, step: int) -> bool:
         """Whether something may have to be recorded at a step.
@@ -340,6 +349,17 @@ def _short(steps: int, seed: int) -> list[Instrument]:
         if not isinstance(each, Stiffness | Stability)
     ]
     return [*others, Stiffness(curvature, seed=seed), Stability(curvature, seed=seed)]
+
+
+def _tangent_kernel(problem: Problem, network: MLP, steps: int, seed: int) -> OnBatch:
+    dtype = next(network.parameters()).dtype
+    sampler = problem.sampler(_KERNEL_POINTS, dtype=dtype)
+    batch = sampler.draw(generator_of("tangent kernel", seed))
+
+    def residuals(model: MLP) -> Mapping[str, Tensor]:
+        return {term: each.flatten() for term, each in problem.residuals(model, batch).items()}
+
+    return OnBatch(TangentKernel(residuals, at(0, steps), seed), "kernel points")
 
 
 def by_term(

@@ -13,6 +13,7 @@ from ..diagnostics.errors import GradpathError
 from ..probes.store import Run
 from . import figures
 from .comparison import Comparison, Member
+from .comparison.diagnosed import diagnoses_of
 from .content import Block, Content, Download, Paragraph, Section
 from .downloads import table_download, text_of
 from .figures.plate import NotMeasuredError
@@ -65,7 +66,18 @@ def comparison_content(comparison: Comparison) -> Content:
         "Numbers",
         (*(Paragraph(note) for note in comparison.notes), *tables),
     )
-    sections = [numbers, *(_section(comparison, *each) for each in _SECTIONS)]
+    found = Section(
+        "runs",
+        "Run by run",
+        (
+            Paragraph(
+                "What the diagnosis of each run says by itself: its checks, and the gravest of its "
+                "findings."
+            ),
+            diagnoses_of(comparison),
+        ),
+    )
+    sections = [numbers, found, *(_section(comparison, *each) for each in _SECTIONS)]
     return Content(
         title=_title(comparison),
         subject="Comparison of runs",
@@ -82,7 +94,7 @@ def comparison_content(comparison: Comparison) -> Content:
 
 def _title(comparison: Comparison) -> str:
     keys = [comparison.row_name, *([comparison.column_name] if comparison.columns else [])]
-    subject = comparison.problem.replace("_", " ").capitalize() or "Runs"
+    subject = comparison.problem.replace("_", " ").title() or "Runs"
     return plain(f"{subject} by {listed(keys)}", 120)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .tables import number
+from ..diagnostics.checks.words import number
+
+# Values of one number in a row, such as those of the layers of a deep network.
+_MOST_VALUES = 8
 
 
 def in_words(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -28,7 +31,13 @@ def _value(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_value(each)}" for name, each in value.items())
+        return _first([f"{name}: {_value(each)}" for name, each in value.items()])
     if isinstance(value, list | tuple):
-        return ", ".join(map(_value, value))
+        return _first([_value(each) for each in value])
     return str(value)
+
+
+def _first(words: list[str]) -> str:
+    shown = words if len(words) <= _MOST_VALUES + 2 else words[:_MOST_VALUES]
+    more = f" and {len(words) - len(shown)} more" if len(shown) < len(words) else ""
+    return ", ".join(shown) + more

@@ -19,7 +19,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..diagnostics.histogram_bins import INFINITY_BIN, PER_OCTAVE, ranges
+from ..diagnostics.histograms import GradientHistogram
 from ..probes.store import Run
+from .figures.drawing import layer_in_words
 from .figures.plate import NotMeasuredError
 from .theme import plain, term_lines, theme
 
@@ -30,6 +32,9 @@ _MOST_BINS = 60  # on either side of zero
 _MOST_OCTAVES = 30  # nine decades
 _FEWEST_STEPS = 2
 _SHOWN_LAYERS = 24
+
+# Asking for each step by itself takes longer than reading so many, of some 300 bytes each.
+_MOST_READ_AT_ONCE = 60_000
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def histogram_panels(runs: Mapping[str, Run], most: int = MOST_COUNTS) -> Histog
             {"name": plain(term), "key": term, "dash": _dash(lines[term]["linestyle"])}
             for term in terms
         ],
-        "layers": [plain(layer) for layer in layers],
+        "layers": [plain(layer_in_words(layer)) for layer in layers],
         "shown_layers": _shown(len(layers)),
         "runs": entries,
     }
@@ -123,15 +128,20 @@ def _recorded(run: Run, most: int) -> tuple[pd.DataFrame, int]:
     """Returns histograms at as many steps as there is room for, and how many steps are left out."""
     if not run.layers or not run.terms:
         return pd.DataFrame(columns=["step"]), 0
-    # Those of one layer tell the steps without reading all of them.
-    steps = np.unique(run.histograms(layer=run.layers[-1])["step"])
+    recorded = run.histogram_steps()
+    steps = np.unique(recorded["step"])
     series = max(len(run.layers) * len(run.terms), 1)
     room = max(most // (series * (2 * _MOST_BINS + 3)), _FEWEST_STEPS)
     if len(steps) <= room:
         return _one_batch(run.histograms()), 0
     kept = steps[np.unique(np.linspace(0, len(steps) - 1, room).round().astype(int))]
-    frames = [run.histograms(step=int(step)) for step in kept]
-    return _one_batch(pd.concat(frames, ignore_index=True)), len(steps) - len(kept)
+    if recorded["count"].sum() > _MOST_READ_AT_ONCE:
+        frames = [run.histograms(step=int(step)) for step in kept]
+        return _one_batch(pd.concat(frames, ignore_index=True)), len(steps) - len(kept)
+    encoded = run.encoded_histograms()
+    frame = encoded[encoded["step"].isin(kept)].rename(columns={"data": "histogram"})
+    frame["histogram"] = frame["histogram"].map(GradientHistogram.from_bytes)
+    return _one_batch(frame), len(steps) - len(kept)
 
 
 def _one_batch(frame: pd.DataFrame) -> pd.DataFrame:

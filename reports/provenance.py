@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..probes.store import Run
-from .tables import MISSING, Cell, Column, Table, listed, number, number_cell
+from .tables import MISSING, Cell, Column, Table, listed, number, number_cell, percent
 from .theme import plain
 
 _LONGEST = 300
@@ -125,9 +125,10 @@ def _costs(run: Run) -> Table:
     )
     grouped = cost.groupby("instrument")["seconds"].agg(["count", "sum"])
     rows = []
+    grouped = grouped[grouped["sum"] > 0]
     for name, times, seconds in grouped.sort_values("sum", ascending=False).itertuples():
-        rows.append((Cell(plain(str(name)), str(name)), number_cell(times, 6), number_cell(seconds),
-                     _share(seconds, whole)))  # fmt: skip
+        rows.append((Cell(plain(str(name)), str(name)), Cell(f"{times:,}", times),
+                     number_cell(seconds), _share(seconds, whole)))  # fmt: skip
     if rows:
         seconds = float(grouped["sum"].sum())
         rows.append((Cell("all", "all"), Cell("", None), number_cell(seconds),
@@ -138,7 +139,7 @@ def _costs(run: Run) -> Table:
 def _share(seconds: float, whole: float | None) -> Cell:
     if not whole:
         return Cell("-", None)
-    return Cell(f"{100 * seconds / whole:.2g} %", seconds / whole)
+    return Cell(percent(seconds / whole), seconds / whole)
 
 
 def _events(run: Run) -> Table:

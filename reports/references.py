@@ -14,8 +14,12 @@ _DEFINITIONS = (
     "arXiv:2207.14484",
 )
 
+# What a finding says whose threshold comes from our own runs.
+_OURS = "observed by gradpath"
+
 
 def references(diagnosis: Diagnosis | None = None) -> tuple[str, ...]:
     """Returns the sources of the definitions, then those of findings that are not among them."""
     sources = [] if diagnosis is None else [finding.source for finding in diagnosis.findings]
-    return tuple(dict.fromkeys([*_DEFINITIONS, *filter(None, sources)]))
+    published = [source for source in sources if source and source != _OURS]
+    return tuple(dict.fromkeys([*_DEFINITIONS, *published]))

@@ -77,7 +77,7 @@ def run_content(run: Run) -> Content:
         title=title_of(run),
         subject="Report of a run",
         facts=_facts(run),
-        verdict=diagnosis.verdict,
+        verdict=f"{_ending(run)}{diagnosis.verdict}",
         checks=diagnosis.checks,
         findings=diagnosis.findings,
         sections=sections,
@@ -94,13 +94,29 @@ def title_of(run: Run) -> str:
     problem, model = metadata.get("problem"), metadata.get("model")
     if not isinstance(problem, str) or not isinstance(model, str):
         return plain(run.folder.name)
-    words = [problem.replace("_", " ").capitalize(), model]
+    words = [problem.replace("_", " ").title(), model]
     if "complexity" in metadata:
         parameter = metadata.get("complexity_parameter", "complexity")
         words.append(f"{parameter} = {metadata['complexity']}")
     if "seed" in metadata:
         words.append(f"seed {metadata['seed']}")
     return plain(", ".join(words), 120)
+
+
+def _ending(run: Run) -> str:
+    """Returns a sentence on a run that has not come to its end, which no check knows; else ""."""
+    if run.status == "running":
+        return "The run is still going on, and this is of its recorded steps so far. "
+    if run.status == "lost":
+        return (
+            "The run has no end: its process was killed, or this is a copy of a run that was still "
+            "being written. "
+        )
+    if run.status != "failed":
+        return ""
+    error = str(run.metadata.get("error") or "").strip()
+    words = f" ({plain(error.splitlines()[0], 300)})" if error else ""
+    return f"The run ended with an error{words}; what was found is of the steps before. "
 
 
 def _section(run: Run, name: str, title: str, intro: str, names: tuple[str, ...]) -> Section:
@@ -148,13 +164,14 @@ def _facts(run: Run) -> tuple[tuple[str, str], ...]:
     metadata = run.metadata
     steps, terms = run.steps, run.terms
     facts = [("status", run.status)]
-    facts.append(("steps", f"{steps[-1]:,}" if steps else "none recorded"))
+    facts.append(("last step", f"{steps[-1]:,}" if steps else "none recorded"))
     seconds = training_seconds(run)
     if seconds is not None:
         facts.append(("time", _duration(seconds)))
     if terms:
-        names = listed([plain(term, 24) for term in terms[:4]])
-        facts.append(("terms", names if len(terms) <= 4 else f"{names} and {len(terms) - 4} more"))
+        names = [plain(term, 24) for term in terms]
+        shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
+        facts.append(("terms", listed(shown)))
     if run.layers:
         facts.append(("layers", f"{len(run.layers):,}"))
     facts += [(name, text) for name, text in _last_numbers(run, metadata)]

@@ -121,6 +121,16 @@ def number(value: float, digits: int = 3) -> str:
     return f"{mantissa}e{exponent:+d}"
 
 
+def percent(share: float) -> str:
+    """Returns a share in percent, with two digits.
+
+    Example:
+        >>> percent(0.0234), percent(0.5), percent(2e-6), percent(0.0)
+        ('2.3 %', '50 %', '< 0.01 %', '0 %')
+    """
+    return "< 0.01 %" if 0 < share < 1e-4 else f"{number(100 * share, 2)} %"
+
+
 def listed(words: Sequence[str], last: str = "and") -> str:
     """Returns words as a sentence lists them.
 

@@ -20,6 +20,7 @@ import matplotlib
 import seaborn
 from cycler import cycler
 from matplotlib import font_manager
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
@@ -87,7 +88,8 @@ def theme(dark: bool = False) -> Iterator[None]:
         "svg.hashsalt": "gradpath",
     }
     for side in ("xtick", "ytick"):
-        look |= {f"{side}.major.size": 3.0, f"{side}.major.width": 0.7, f"{side}.minor.size": 0.0}
+        look |= {f"{side}.major.size": 3.0, f"{side}.major.width": 0.7}
+        look |= {f"{side}.minor.size": 1.8, f"{side}.minor.width": 0.5}
     with matplotlib.rc_context(look):
         yield
 
@@ -210,6 +212,14 @@ def _glyphs() -> frozenset[int]:
 def svg(figure: Figure) -> bytes:
     """Returns a figure as SVG: text as outlines, and the same bytes for the same figure."""
     file = io.BytesIO()
+    canvas, dots = figure.canvas, figure.dpi
     with theme(dark=to_hex(figure.get_facecolor()) == _DARK_PAGE):
-        figure.savefig(file, format="svg", metadata={"Date": None}, facecolor="auto")
+        try:
+            figure.dpi = matplotlib.rcParams["savefig.dpi"]
+            # `savefig` does the same, but draws all once more before that, to find the layout.
+            canvas_of_svg: Any = FigureCanvasSVG(figure)
+            canvas_of_svg.print_svg(file, metadata={"Date": None})
+        finally:
+            figure.set_canvas(canvas)
+            figure.dpi = dots
     return file.getvalue()

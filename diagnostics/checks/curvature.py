@@ -45,12 +45,12 @@ def stiffness(seen: Measurements) -> Outcome:
         return STIFFNESS.not_measured(_NOT_RECORDED)
     first, last = ends.iloc[0], ends.iloc[-1]
     text = (
-        f"the Hessian's spectrum reaches from {number(last['smallest'])} to "
-        f"{number(last['largest'])} at step {ends.index[-1]}"
+        f"the Hessian's spectrum reaches at least from {number(last['smallest'])} to "
+        f"{number(last['largest'])} at step {ends.index[-1]:,}"
     )
     grew = float(last["largest"] / first["largest"]) if first["largest"] > 0 else math.nan
     if len(ends) > 1 and not math.isnan(grew):
-        text += f"; the largest eigenvalue is {number(grew)} times that of step {ends.index[0]}"
+        text += f"; the largest eigenvalue is {number(grew)} times that of step {ends.index[0]:,}"
     findings = [_grown(seen, ends, grew)] if len(ends) > 1 and grew >= GREW else []
     owner = _owner(seen, ends)
     if owner is not None:
@@ -65,7 +65,15 @@ def negative_curvature(seen: Measurements) -> Outcome:
         return SADDLE.not_measured(_NOT_RECORDED)
     step, last = int(ends.index[-1]), ends.iloc[-1]
     largest, smallest = float(last["largest"]), float(last["smallest"])
-    text = f"smallest eigenvalue {number(smallest)}, largest {number(largest)} at step {step}"
+    least = float(last["smallest_lower"])
+    text = f"smallest eigenvalue {number(smallest)}, largest {number(largest)} at step {step:,}"
+    if least < -max(largest, 0.0) <= smallest:
+        return SADDLE.not_measured(
+            f"{text}: the interval of the smallest reaches down to {number(least)}, so that it is "
+            "not known which is the larger in magnitude"
+        )
+    if least < 0 < smallest:
+        text += f"; the interval of the smallest reaches down to {number(least)}"
     if step == 0:
         return SADDLE.answered(f"{text}, where every training begins at a saddle")
     if -smallest <= max(largest, 0.0) or smallest == 0:
@@ -74,7 +82,7 @@ def negative_curvature(seen: Measurements) -> Outcome:
         "GP303",
         "warn",
         f"Negative curvature dominates: the smallest eigenvalue is {number(smallest)}, the largest "
-        f"{number(largest)} at step {step}.",
+        f"{number(largest)} at step {step:,}.",
         _evidence(seen, ends, step) | {"smallest": smallest, "largest": largest},
         (
             "Train on before anything else: saddles are common early, and gradient descent leaves "
@@ -98,8 +106,8 @@ def _grown(seen: Measurements, ends: pd.DataFrame, grew: float) -> Finding:
         "GP301",
         "warn" if failed else "note",
         f"The largest eigenvalue of the loss grew {number(grew)}-fold, from "
-        f"{number(first['largest'])} at step {ends.index[0]} to {number(last['largest'])} at step "
-        f"{ends.index[-1]}.",
+        f"{number(first['largest'])} at step {ends.index[0]:,} to {number(last['largest'])} at "
+        f"step {ends.index[-1]:,}.",
         _evidence(seen, ends, int(ends.index[-1]))
         | {"factor": grew, "first": float(first["largest"]), "last": float(last["largest"])},
         (
@@ -140,7 +148,7 @@ def _owner(seen: Measurements, ends: pd.DataFrame) -> Finding | None:
         "warn" if failed else "note",
         f"{name(owner)} alone makes the loss stiff: its weighted Hessian has a largest eigenvalue "
         f"of {number(own[owner])}, the total {number(total)}, and no other term more than "
-        f"{number(others)} (step {step}).",
+        f"{number(others)} (step {step:,}).",
         _evidence(seen, ends, step) | {"term": owner, "weighted": own, TOTAL: total},
         (
             f"Precondition {name(owner)} or change its scale: derivatives of high order make the "

@@ -24,7 +24,7 @@ def finite_numbers(seen: Measurements) -> Outcome:
     findings = sorted(_found(seen), key=lambda finding: int(finding.evidence["step"]))
     if findings:
         step = findings[0].evidence["step"]
-        return QUESTION.answered(f"not finite from step {step} on", findings)
+        return QUESTION.answered(f"not finite from step {step:,} on", findings)
     losses, gradients = seen.scalar("loss"), seen.scalar("gradient_not_finite")
     if losses.empty and gradients.empty:
         return QUESTION.not_measured("no losses were recorded; the instrument `losses` does")
@@ -78,7 +78,7 @@ def _finding(step: int, what: str, term: str, layer: str) -> Finding:
     return Finding(
         "GP403",
         "fail",
-        f"At step {step}, first, {what}.",
+        f"At step {step:,}, first, {what}.",
         {"step": step, "term": term, "layer": layer},
         (
             "Look at the steps before: a weight, the learning rate or a gradient that grew.",

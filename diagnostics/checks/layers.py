@@ -11,7 +11,7 @@ from ..findings import Finding
 from ..measurements import Measurements, late
 from . import pulls
 from .outcome import Outcome, Question
-from .words import listed, name, number, plural, span, steps_of
+from .words import layer, listed_layers, name, number, plural, span, steps_of
 
 # Share of the entries of a layer without any gradient. In tanh networks none is exactly zero; units
 # of a rectifier network that are off for a whole batch are, and so are rows of an embedding.
@@ -59,11 +59,11 @@ def layer_health(seen: Measurements) -> Outcome:
     else:
         text = (
             f"the weakest of {plural(len(recent.columns), 'layer')}, "
-            f"{name(str(profile.idxmin()))}, has entries of {number(float(profile.min()))} of the "
-            f"strongest, {name(str(profile.idxmax()))} ({span(recent.index)})"
+            f"{layer(str(profile.idxmin()))}, has entries of {number(float(profile.min()))} of the "
+            f"strongest, {layer(str(profile.idxmax()))} ({span(recent.index)})"
         )
     if dead:
-        text = f"no gradient in {listed(dead)}; {text}"
+        text = f"no gradient in {listed_layers(dead)}; {text}"
     return QUESTION.answered(text, findings)
 
 
@@ -90,8 +90,8 @@ def _dead(seen: Measurements, recent: pd.DataFrame, dead: list[str]) -> Finding:
     return Finding(
         "GP501",
         "fail",
-        f"No gradient reaches {listed(dead)}: all entries are exactly zero, of every term "
-        f"({_where(recent)}).",
+        f"No gradient reaches {listed_layers(dead)}: all entries are exactly zero, of every "
+        f"term ({_where(recent)}).",
         {
             "layers": dead,
             "steps": steps_of(recent),
@@ -131,8 +131,9 @@ def _mostly(
     yield Finding(
         "GP505" if exactly else "GP502",
         "warn",
-        f"In {listed(map(str, found.index))} {number(100 * float(found.max()))} % of the "
-        f"gradient's entries are {what}, for every term.",
+        f"In {listed_layers(found.index)}, {'up to ' * (len(found) > 1)}"
+        f"{number(100 * float(found.max()))} % of the gradient's entries are {what}, for every "
+        "term.",
         {
             "layers": {str(layer): float(share) for layer, share in found.items()},
             "batch": seen.batch(counted),
@@ -164,8 +165,8 @@ def _vanishing(seen: Measurements, recent: pd.DataFrame, profile: pd.Series) -> 
     yield Finding(
         "GP503",
         "warn",
-        f"The gradient vanishes in {listed(map(str, weak.index))}: its entries are "
-        f"{number(float(weak.min()))} of those in {name(str(profile.idxmax()))} "
+        f"The gradient vanishes in {listed_layers(weak.index)}: its entries are "
+        f"{number(float(weak.min()))} of those in {layer(str(profile.idxmax()))} "
         f"({span(recent.index)}).",
         {
             "layers": {str(layer): float(share) for layer, share in profile.items()},
@@ -194,8 +195,8 @@ def _unreached(
             yield Finding(
                 "GP504",
                 "note",
-                f"{name(term)} does not reach {listed(layers)}: its gradient there is zero at all "
-                f"{plural(len(found), 'measured step')}.",
+                f"{name(term)} does not reach {listed_layers(layers)}: its gradient there is "
+                f"zero at all {plural(len(found), 'measured step')}.",
                 {
                     "term": term,
                     "layers": layers,
@@ -212,5 +213,5 @@ def _unreached(
 
 def _where(recent: pd.DataFrame) -> str:
     if len(recent) == 1:
-        return f"at step {recent.index[0]}"
-    return f"{len(recent)} measurements, steps {recent.index[0]} to {recent.index[-1]}"
+        return f"at step {recent.index[0]:,}"
+    return f"{len(recent)} measurements, steps {recent.index[0]:,} to {recent.index[-1]:,}"

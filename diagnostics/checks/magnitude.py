@@ -26,7 +26,7 @@ from .course import (
 )
 from .outcome import Outcome, Question
 from .remedies import balancing_weights
-from .words import listed, name, number, span, steps_of
+from .words import listed_layers, name, number, span, steps_of
 
 # Twice what the authors' own rule leaves on their Helmholtz example, where M2 rests at 10 (error
 # 1 %) and M4 at 8 (0.4 %); their baseline M1 (28 %) stands at 28.
@@ -108,10 +108,11 @@ def _finding(
     )
     failed = failure(seen)
     grave = len(recent) > 1 and (learned < NOT_LEARNED or bool(failed))
-    where = f" in {listed(worst)}" if 0 < len(worst) < len(layers) else " in all layers"
+    where = f" in {listed_layers(worst)}" if 0 < len(worst) < len(layers) else " in all layers"
     losses = _course(seen, weak, strong)
     reading = (
-        f"{name(weak)} has hardly a say in the steps, and is left behind."
+        f"{name(weak)} has hardly a say in the steps, and "
+        f"{'may be' if math.isnan(learned) else 'is'} left behind."
         if not failed
         else f"That {failed} goes with {name(weak)} having hardly a say in the steps: imbalance "
         "is a likely cause. Balanced weights would show it."
@@ -126,7 +127,7 @@ def _finding(
         "fail" if grave else "warn",
         f"The weighted gradient of {name(weak)} is {number(factor)} times smaller than that of "
         f"{name(strong)}{where if layers else ''} ({span(recent.index)}; mostly so since "
-        f"step {since}){losses}.",
+        f"step {since:,}){losses}.",
         {
             "term": weak,
             "reference": strong,

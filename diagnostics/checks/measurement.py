@@ -33,8 +33,11 @@ def measurement(seen: Measurements) -> Outcome:
     findings = [*_mismatch(seen), *_off(seen), *_unconverged(seen), *_missing(seen)]
     checks = seen.of_run("self_check").dropna()
     off, missing = _texts(seen, ("instrument_off", "probe_off")), _texts(seen, ("missing",))
+    if not findings and not seen.terms:
+        return QUESTION.not_measured("no term of a loss was seen, and nothing was measured of one")
     text = (
-        f"{plural(len(off), 'instrument')} failed, {plural(len(missing), 'thing')} could not be "
+        f"{plural(len(off), 'instrument') if off else 'no instrument'} failed, "
+        f"{plural(len(missing), 'thing') if missing else 'nothing that was due'} could not be "
         "measured"
     )
     if len(checks):
@@ -74,7 +77,7 @@ def _off(seen: Measurements) -> Iterator[Finding]:
         yield Finding(
             "GP702",
             "warn",
-            f"From step {step} on {source or 'an instrument'} measured nothing: {text}"
+            f"From step {step:,} on {source or 'an instrument'} measured nothing: {text}"
             if step is not None
             else text,
             {"step": step, "instrument": source},

@@ -80,7 +80,7 @@ def propagation(seen: Measurements) -> Outcome:
             if falls and residual is not None
             else ""
         )
-        + f" (first and last of {CHUNKS} chunks, step {step}).",
+        + f" (first and last of {CHUNKS} chunks, step {step:,}).",
         {
             "step": step,
             "error_by_time": [float(each) for each in errors],

@@ -45,7 +45,7 @@ def wrong_solution(seen: Measurements) -> Outcome:
     errors = seen.of_run("relative_error")
     step = int(errors.index[-1])
     fell = improvement(seen, TOTAL)
-    text = f"the relative error is {number(known)} at step {step}"
+    text = f"the relative error is {number(known)} at step {step:,}"
     if not math.isnan(fell):
         text += f", the total loss has fallen by a factor of {number(fell)}"
     if known < FAILED_ERROR:
@@ -120,7 +120,7 @@ def _trivial(known: float, spread: float, step: int, evidence: dict[str, Any]) -
         "GP602",
         "fail",
         f"The network has learned next to a constant: its values spread {number(spread)} times as "
-        f"far as the solution's, and the relative error is {number(known)} (step {step}).",
+        f"far as the solution's, and the relative error is {number(known)} (step {step:,}).",
         evidence | {"spread_over_solutions": spread},
         (
             "Check that something in the loss forbids the trivial solution: initial or boundary "
@@ -142,7 +142,7 @@ def _wrong(
         return Finding(
             "GP604",
             "warn",
-            f"The problem is not solved: the relative error is {number(known)} at step {step}.",
+            f"The problem is not solved: the relative error is {number(known)} at step {step:,}.",
             evidence,
             ("Train on, if the loss still falls; else see the other checks for why it does not.",),
             "observed by gradpath",
@@ -160,7 +160,7 @@ def _wrong(
         "GP601",
         "fail",
         f"The loss is low and the solution wrong: the total loss has fallen by a factor of "
-        f"{number(fell)}, and the relative error is {number(known)} at step {step}.",
+        f"{number(fell)}, and the relative error is {number(known)} at step {step:,}.",
         evidence,
         (
             *neglect,

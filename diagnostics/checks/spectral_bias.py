@@ -51,7 +51,7 @@ def spectral_bias(seen: Measurements) -> Outcome:
     if not shares:
         return QUESTION.not_measured("the solution is zero or constant")
     bands = ", ".join(f"{band} {number(share)}" for band, share in shares.items())
-    text = f"relative error of the bands at step {sampled.step}, edges faded out: {bands}"
+    text = f"relative error of the bands at step {sampled.step:,}, edges faded out: {bands}"
     names = list(shares)
     flat = [band for at, band in enumerate(names)
             if shares[band] >= FLAT_BAND
@@ -62,7 +62,7 @@ def spectral_bias(seen: Measurements) -> Outcome:
         "GP612",
         "warn",
         f"Fine features are not learned: {bands.replace(', ', ' of the band, ')} of the band "
-        f"(relative error at step {sampled.step}).",
+        f"(relative error at step {sampled.step:,}).",
         {
             "step": sampled.step,
             "error_by_band": shares,

@@ -15,7 +15,7 @@ import pandas as pd
 from ..findings import Finding
 from ..measurements import TOTAL, Measurements
 from .outcome import Outcome, Question
-from .words import name, number, plural
+from .words import name, number, span
 
 # Full-batch training hovers within some 20 % of its limit (Cohen et al. 2021, figures 1 and 5).
 EDGE = 0.8
@@ -60,10 +60,8 @@ def step_size(seen: Measurements) -> Outcome:
     step = int(shares.index[-1])
     rises = _rises(seen)
     row = ends[ends.index == step].iloc[-1]
-    text = (
-        f"the sharpness that the optimizer meets is {number(share)} of its limit (median of the "
-        f"last {plural(min(_LAST, len(shares)), 'measurement')}, until step {step})"
-    )
+    last = list(shares.index[-_LAST:])
+    text = f"the sharpness that the optimizer meets is {number(share)} of its limit ({span(last)})"
     evidence: dict[str, Any] = {
         "share_of_limit": share,
         "step": step,
@@ -134,7 +132,7 @@ def _beyond(
         "GP311",
         "fail" if is_rising else "warn",
         f"The step is too long for the curvature: the sharpness is {number(share)} times what the "
-        f"optimizer stands at step {step}{loss}.",
+        f"optimizer stands at step {step:,}{loss}.",
         evidence,
         (
             f"Divide the learning rate by {number(math.ceil(share * 2))} and compare: it is then "
@@ -155,7 +153,7 @@ def _edge(share: float, step: int, evidence: dict[str, Any]) -> Finding:
         "GP312",
         "note",
         f"The training is at the edge of stability: the sharpness is {number(share)} of what the "
-        f"optimizer stands, at step {step}.",
+        f"optimizer stands, at step {step:,}.",
         evidence,
         (
             "Nothing has to be done. A higher learning rate would not stay stable; a lower one "
@@ -174,7 +172,7 @@ def _raised(term: str, lowered: pd.DataFrame, raised: pd.DataFrame, batch: str) 
         "GP321",
         "warn",
         f"Steps raise {name(term)} where its slope says that they lower it: in {len(raised)} of "
-        f"{len(lowered)}, at step {worst.name} by {number(float(worst['actual']))} "
+        f"{len(lowered)}, at step {worst.name:,} by {number(float(worst['actual']))} "
         f"instead of {number(float(worst['first']))}.",
         {
             "term": term,

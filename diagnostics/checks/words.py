@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 _LONGEST_NAME = 60
+_LEADING_ZERO = re.compile(r"e([+-])0")
 
 
 def number(value: float) -> str:
@@ -15,12 +17,12 @@ def number(value: float) -> str:
 
     Example:
         >>> number(7.48529e5), number(0.27892), number(2400.0)
-        ('7.49e+05', '0.279', '2,400')
+        ('7.49e+5', '0.279', '2,400')
     """
     if math.isfinite(value) and 1000 <= abs(value) < 100_000:
         digits = 10 ** (int(math.log10(abs(value))) - 2)
         return f"{round(value / digits) * digits:,}"
-    return f"{value:.3g}"
+    return _LEADING_ZERO.sub(r"e\1", f"{value:.3g}")
 
 
 def name(given: str) -> str:
@@ -29,6 +31,16 @@ def name(given: str) -> str:
     if not line:
         return "(unnamed)"
     return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
+
+
+def layer(given: str) -> str:
+    """Returns what a verdict calls a layer, where it has no name of its own: by its number.
+
+    Example:
+        >>> layer("net.0"), layer("2")
+        ('net.0', 'layer 2')
+    """
+    return f"layer {given}" if given.isdecimal() else name(given)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -44,6 +56,16 @@ def listed(names: Iterable[str]) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
+def listed_layers(names: Iterable[object]) -> str:
+    """Returns layers in a row.
+
+    Example:
+        >>> listed_layers(["0", "2"]), listed_layers(["head"])
+        ('layer 0 and layer 2', 'head')
+    """
+    return listed(layer(str(each)) for each in names)
+
+
 def plural(count: int, of: str) -> str:
     """Returns a number of things.
 
@@ -51,7 +73,7 @@ def plural(count: int, of: str) -> str:
         >>> plural(1, "step"), plural(3, "step")
         ('1 step', '3 steps')
     """
-    return f"{count} {of}{'' if count == 1 else 's'}"
+    return f"{count:,} {of}{'' if count == 1 else 's'}"
 
 
 def span(steps: Sequence[int] | pd.Index) -> str:
@@ -62,8 +84,8 @@ def span(steps: Sequence[int] | pd.Index) -> str:
         ('at step 5', 'median of 3 measurements, steps 20 to 40')
     """
     if len(steps) == 1:
-        return f"at step {steps[0]}"
-    return f"median of {len(steps)} measurements, steps {steps[0]} to {steps[-1]}"
+        return f"at step {steps[0]:,}"
+    return f"median of {len(steps):,} measurements, steps {steps[0]:,} to {steps[-1]:,}"
 
 
 def steps_of(measured: pd.DataFrame | pd.Series) -> list[int]:

@@ -272,7 +272,7 @@ def _arranged(members: Sequence[Member], rows: str, columns: str, baseline: Key)
     if len(problems) > 1 and "problem" not in (rows, columns):
         raise ArgumentError(
             f"The runs belong to several problems ({', '.join(sorted(problems))}), whose numbers "
-            "cannot be compared; give the folder of one, or rows='problem'."
+            "cannot be compared; give the folder of one, or let rows be problems (--rows problem)."
         )
     members = tuple(sorted(members, key=lambda each: _place(each, rows, columns)))
     row_values = _values(members, rows)

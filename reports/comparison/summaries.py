@@ -10,7 +10,7 @@ from ..tables import Cell, Column, Table, number, number_cell
 from ..theme import plain
 from .members import RUN, Key
 from .quantities import LOSS_OF, QUANTITIES, quantity_of
-from .statistics import CONFIDENT
+from .statistics import CONFIDENT, Spread
 
 if TYPE_CHECKING:
     from .comparing import Comparison
@@ -117,8 +117,7 @@ def _sharpness(comparison: Comparison) -> Table:
         end = comparison.spread("sharpness", row, column)
         return [
             *(_median(comparison, key, row, column) for key in keys),
-            number_cell(_known(end.lower)),
-            number_cell(_known(end.upper)),
+            *_quartiles(end),
             *_against(comparison, "sharpness", row, column),
         ]
 
@@ -198,7 +197,7 @@ def _runs(comparison: Comparison) -> Table:
             ),
             Cell(text_of(seed), seed),
             Cell(plain(member.label, 200), member.label, "" if member.counts else "fail"),
-            Cell("-" if member.last_step is None else str(member.last_step), member.last_step),
+            Cell("-" if member.last_step is None else f"{member.last_step:,}", member.last_step),
         ]
         if main:
             known = member.numbers.get(main)
@@ -255,7 +254,14 @@ def _spread_columns(name: str) -> list[Column]:
 
 def _spread(comparison: Comparison, quantity: str, row: Key, column: Key) -> list[Cell]:
     found = comparison.spread(quantity, row, column)
-    return [number_cell(_known(each)) for each in (found.median, found.lower, found.upper)]
+    return [number_cell(_known(found.median)), *_quartiles(found)]
+
+
+def _quartiles(found: Spread) -> list[Cell]:
+    # Of a single run they would be its number twice more.
+    if found.count == 1:
+        return [Cell("-"), Cell("-")]
+    return [number_cell(_known(each)) for each in (found.lower, found.upper)]
 
 
 def _median(comparison: Comparison, quantity: str, row: Key, column: Key) -> Cell:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...probes.store import Run
-from ..tables import number
+from ..tables import number, percent
 from ..theme import PAGE_WIDTH, plain, shown, term_colours, theme
 from .plate import NotMeasuredError, Plate
 
@@ -40,7 +40,7 @@ def probing_cost(run: Run, *, dark: bool = False) -> Plate:
         places = np.arange(len(drawn))
         axes.barh(places, drawn["sum"], height=0.62, color=colour, edgecolor="none")
         for place, (seconds, count) in zip(places, drawn.to_numpy(), strict=True):
-            share = f"{number(100 * float(seconds) / elapsed, 2)} %, " if elapsed > 0 else ""
+            share = f"{percent(float(seconds) / elapsed)}, " if elapsed > 0 else ""
             times = "once" if count == 1 else f"{int(count):,} times"
             axes.annotate(
                 f"{number(float(seconds), 2)} s, {share}{times}", (seconds, place), (4, 0),
@@ -53,7 +53,7 @@ def probing_cost(run: Run, *, dark: bool = False) -> Plate:
         axes.grid(axis="y", visible=False)
     share = ""
     if elapsed > 0:
-        share = f", {number(100 * total / elapsed, 2)} % of the {number(elapsed)} s that it went on"
+        share = f", {percent(total / elapsed)} of the {number(elapsed)} s that it went on"
     dearest = drawn.index[0]
     reading = (
         f"All measurements of the run took {number(total, 2)} s{share}. The dearest is "

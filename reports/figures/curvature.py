@@ -83,6 +83,8 @@ def stiffness(
         panels = plate.subplots(1, len(ends), sharex=True, squeeze=False)[0]
         for axes, end in zip(panels, ends, strict=True):
             _draw(axes, end, curves, styles)
+        # The panels share their steps, though not each end was measured at all of them.
+        step_axis(panels[0], [one.value for curve in curves for one in curve.ends.values()])
         _add_legend(plate, curves, styles, ends)
     origins = {origin(each.eigenvalues, named[name]) for name, each in measured.items()}
     missing = [plain(name) for name in named if name not in measured]
@@ -93,9 +95,10 @@ def stiffness(
     caption += not_finite({c.name: c.ends["largest"].value for c in curves if "largest" in c.ends})
     if missing:
         caption += f" Without eigenvalues: {listed(missing)}."
-    what = "Eigenvalues of the Hessian of each loss term, unweighted, and of the weighted total. "
+    what = "Eigenvalues of the Hessian of each loss term, unweighted, and of the weighted total"
     if not is_single:
-        what = "Eigenvalues of the Hessian. "
+        what = "Eigenvalues of the Hessian"
+    what += "; bands are the intervals that hold them, cut where they leave the axis. "
     if len(measured) and any(each.left_out for each in measured.values()):
         caption += f" The first {MOST_TERMS} terms are shown."
     shown_ends = listed([_PANEL_TITLES[end] for end in ends])
@@ -221,8 +224,7 @@ def _draw(
     limits = _limits(end, curves)
     if end != "smallest":
         values += [limit.values for limit, _ in limits.values()]
-    value_axis(axes, values, least=_least(values))
-    low, high = axes.get_ylim()
+    low, high = _value_limits(axes, values)
     for curve in drawn:
         one = curve.ends[end]
         style = styles[curve.key]
@@ -255,9 +257,20 @@ def _draw(
         axes.axhline(0, color=matplotlib.rcParams["axes.edgecolor"], linewidth=0.6)
     axes.set_title(_PANEL_TITLES[end])
     axes.set_ylim(low, high)
-    step_axis(axes, [curve.ends[end].value for curve in drawn])
+    step_axis(axes)
     if end == "largest":
         axes.set_ylabel("eigenvalue (unit of the loss)")
+
+
+def _value_limits(axes: Axes, values: Sequence[Any]) -> tuple[float, float]:
+    """Gives an axis its scale, and returns limits that hold all values."""
+    value_axis(axes, values, least=_least(values))
+    finite = np.concatenate([np.ravel(each) for each in values])
+    finite = finite[np.isfinite(finite)]
+    if axes.get_yscale() != "linear" or not len(finite) or np.ptp(finite) == 0:
+        return axes.get_ylim()
+    room = 0.06 * float(np.ptp(finite))
+    return float(finite.min()) - room, float(finite.max()) + room
 
 
 def _least(values: Sequence[Any]) -> float | None:
@@ -345,7 +358,8 @@ def _limits_in_words(curves: Sequence[_Curve]) -> str:
             which = "preconditioned largest" if end == "preconditioned" else "largest"
             words += (
                 f" The {which} of {plain(curve.name, 40)} is above {what}, at {number_above} of "
-                f"{len(ratios)} measurements, and {number(float(ratios.max()))} times it at most."
+                f"{len(ratios)} measurement{'s' if len(ratios) > 1 else ''}, and "
+                f"{number(float(ratios.max()))} times it at most."
             )
     return words
 

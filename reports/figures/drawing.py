@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from ..theme import shown
 from .measured import Series, Values
@@ -21,6 +21,10 @@ MOST_TERMS = 12
 """Lines that can be told apart in one panel."""
 
 _BUCKETS = 240
+STRETCHES = 120
+
+# An axis over no more decades than that has labels between powers of ten as well.
+_FEW_DECADES = 3.0
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -45,6 +49,28 @@ def thinned(one: Series, buckets: int = _BUCKETS) -> Series:
         np.concatenate([order[firsts], order[firsts + counts - 1], gaps[first_gaps], ends])
     )
     return Series(one.steps[kept], one.values[kept])
+
+
+def stretches(one: Series, number: int = STRETCHES) -> tuple[Series, Series, Series] | None:
+    """Returns least, median and largest value over equal stretches of steps; None if it is short.
+
+    Of what scatters from record to record, a line through all of them is a smear that hides the
+    lines below it. The first and the last value stand at the ends of the medians.
+    """
+    known = one.finite
+    if len(known.steps) <= 2 * _BUCKETS:
+        return None
+    edges = np.linspace(known.steps[0], known.steps[-1], number + 1)
+    place = np.clip(np.searchsorted(edges, known.steps, side="right") - 1, 0, number - 1)
+    _, firsts = np.unique(place, return_index=True)
+    values = np.split(known.values, firsts[1:])
+    steps = np.array([float(np.median(each)) for each in np.split(known.steps, firsts[1:])])
+    low, middle, high = (
+        np.array([float(of(each)) for each in values]) for of in (np.min, np.median, np.max)
+    )
+    ends = np.concatenate([known.steps[:1], steps, known.steps[-1:]])
+    medians = np.concatenate([known.values[:1], middle, known.values[-1:]])
+    return Series(steps, low), Series(ends, medians), Series(steps, high)
 
 
 def draw_line(axes: Axes, one: Series, **style: Any) -> Artist:
@@ -108,6 +134,7 @@ def value_axis(
         smallest = max(low if least is None else least, high * 1e-8)
         below = 10.0 ** math.floor(math.log10(smallest))
         signed_log_axis(axes, which, below, float(finite.min()), float(finite.max()))
+        return
     axis.set_major_formatter(FuncFormatter(tick))
     axis.set_minor_locator(FixedLocator([]))
 
@@ -120,7 +147,10 @@ def signed_log_axis(
     high: float,
     most: int = 7,
 ) -> None:
-    """Makes an axis symlog from low to high, with a tick at zero and at some powers of ten."""
+    """Makes an axis symlog from low to high, with a short tick at every power of ten.
+
+    Zero and some of the powers have a label, as many as there is room for.
+    """
     set_scale = axes.set_yscale if which == "y" else axes.set_xscale
     set_scale("symlog", linthresh=linear_below)
     axis = axes.yaxis if which == "y" else axes.xaxis
@@ -134,14 +164,24 @@ def signed_log_axis(
         top = math.floor(first - 1 + length)
         # A label beside that of zero would run into it.
         nearest = first - 1 + max(1.0, 0.8 * every)
-        ticks += [sign * 10.0**power for power in range(top, first - 1, -every) if power >= nearest]
+        powers = [power for power in range(top, first - 1, -every) if power >= nearest]
+        ticks += [sign * 10.0**power for power in powers]
+        if negative + positive <= _FEW_DECADES:
+            ticks += [sign * m * 10.0**power for power in powers for m in (2, 5)]
+            ticks += [sign * 0.5 * 10.0**power for power in powers[-1:] if power > first]
     room = 0.04 * (negative + positive)
     ends = [_on_axis(end, linear_below, first) for end in (low, high)]
     limits = (_off_axis(ends[0] - room, first), _off_axis(ends[1] + room, first))
     (axes.set_ylim if which == "y" else axes.set_xlim)(*limits)
     axis.set_major_locator(FixedLocator(sorted(ticks)))
     axis.set_major_formatter(FuncFormatter(tick))
-    axis.set_minor_locator(FixedLocator([]))
+    decades = [
+        sign * 10.0**power
+        for sign, length in ((-1, negative), (1, positive))
+        for power in range(first, math.floor(first - 1 + length) + 1)
+    ]
+    axis.set_minor_locator(FixedLocator(sorted(set(decades) - set(ticks))))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def tick(value: float, _: Any = None) -> str:
@@ -178,7 +218,7 @@ def legend(plate: Plate, entries: Sequence[tuple[Artist, str]], title: str = "")
 def layer_labels(names: Sequence[str], longest: int) -> dict[str, str]:
     """Returns what layers are called where there is little room: without what all names share."""
     if max(map(len, names), default=0) <= longest or len(names) < 2:
-        return {name: shown(name, longest) for name in names}
+        return {name: shown(layer_in_words(name), longest) for name in names}
     start = _shared(names)
     start = start[: start.rfind(".") + 1]
     end = _shared([name[len(start) :][::-1] for name in names])[::-1]
@@ -188,6 +228,11 @@ def layer_labels(names: Sequence[str], longest: int) -> dict[str, str]:
         middle = name[len(start) : len(name) - len(end)]
         labels[name] = shown(("…" if start else "") + middle + ("…" if end else ""), longest)
     return labels
+
+
+def layer_in_words(name: str) -> str:
+    """Returns what a layer is called: of one without a name of its own, "layer 2"."""
+    return f"layer {name}" if name.isdecimal() else name
 
 
 def _shared(names: Sequence[str]) -> str:

@@ -154,15 +154,22 @@ def measured_fields(
 
 
 def coordinates_of(run: Run, count: int) -> tuple[str, ...]:
-    """Returns the names of the coordinates of a run's grid: those of its problem, if it has one."""
+    """Returns the names of the coordinates of a run's grid: as it says, or those of its problem."""
+    said = run.metadata.get("coordinates")
+    if isinstance(said, list) and len(said) == count:
+        return tuple(plain(str(name), 24) for name in said)
     problem = str(run.metadata.get("problem"))
     known = _OF_TIME if problem in _TIME_PROBLEMS else _COORDINATES.get(problem, ())
     return known if len(known) == count else tuple(f"x{place + 1}" for place in range(count))
 
 
-def has_time(run: Run) -> bool:
-    """Whether the first coordinate of a run's grid is known to be time."""
-    return str(run.metadata.get("problem")) in _TIME_PROBLEMS
+def time_of(run: Run) -> int | None:
+    """Returns which coordinate of a run's grid is time, None where that is not known."""
+    said = run.metadata.get("coordinates")
+    known: Sequence[Any] = said if isinstance(said, list) else ()
+    if not known and str(run.metadata.get("problem")) in _TIME_PROBLEMS:
+        known = _OF_TIME
+    return known.index("t") if "t" in known else None
 
 
 def _points(grid: Values) -> Values:

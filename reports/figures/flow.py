@@ -22,8 +22,8 @@ from .fields import (
     Measured,
     Surface,
     draw_profile,
-    has_time,
     measured_fields,
+    time_of,
 )
 from .measured import Values, step_in_words
 from .plate import NotMeasuredError, Plate
@@ -248,7 +248,7 @@ def _slices(run: Run, found: Measured, lines: list[Surface]) -> tuple[Plate, str
     grids = [each for each in tables if each is not None]
     x, y, _ = grids[0]
     at = np.unique(np.linspace(0, len(x) - 1, _SLICES).round().astype(int))
-    if not has_time(run):
+    if time_of(run) is None:
         # On the edges of a box there is often nothing but the boundary condition.
         at = np.unique(np.linspace(0, len(x) - 1, _SLICES + 2).round().astype(int)[1:-1])
     plate = Plate(f"{_names(lines)} at fixed {first}, step {found.step:,}", (PAGE_WIDTH, 2.3))

@@ -23,7 +23,14 @@ from ...probes.store import Run
 from ..tables import listed, number
 from ..theme import PAGE_WIDTH, TOTAL, plain, shown, term_lines, theme
 from .density_curves import PER_DECADE, SignedDecades, WeightedHistogram
-from .drawing import MOST_TERMS, layer_labels, legend, signed_log_axis, tick
+from .drawing import (
+    MOST_TERMS,
+    layer_in_words,
+    layer_labels,
+    legend,
+    signed_log_axis,
+    tick,
+)
 from .measured import chosen, earlier, origin, step_in_words
 from .plate import NotMeasuredError, Plate
 
@@ -107,17 +114,24 @@ def gradient_histograms(
         if is_linear:
             limits = _PAPER_LIMITS.get(str(run.metadata.get("problem"))) if is_paper else None
             _draw_linear(panels, styles, limits)
+            entries = "gradient entry"
         else:
-            _draw_signed_log(panels, styles)
+            below = _draw_signed_log(panels, styles)
+            entries = f"gradient entry (a tick a decade, linear below {tick(below)})"
         _finish(panels, grid, styles)
         _add_legend(plate, cells, terms, styles, is_weighted)
-        plate.supxlabel("gradient entry", fontsize=8)
+        plate.supxlabel(entries, fontsize=8)
         unit = "density" if is_linear else "share per decade"
         if lines == 1:
             grid[0, 0].set_ylabel(unit)
         else:
             plate.supylabel(unit, fontsize=8)
     kind = "weighted" if is_weighted else "unweighted"
+    if is_paper:
+        left_out += (
+            " In the paper's own figure there are no biases; here those of a layer are among its "
+            "entries."
+        )
     reading = _reading(panels)
     caption = (
         f"Histograms of the {kind} gradient of each loss term at {step_in_words(at, step)}, one "
@@ -196,7 +210,8 @@ def _columns(panels: int) -> int:
     return 3 if panels in (5, 6, 9) else 4
 
 
-def _draw_signed_log(panels: Sequence[_Panel], styles: Mapping[str, dict[str, Any]]) -> None:
+def _draw_signed_log(panels: Sequence[_Panel], styles: Mapping[str, dict[str, Any]]) -> float:
+    """Draws shares per decade, and returns the magnitude below which the axis is linear."""
     decades = SignedDecades.of(cell for panel in panels for cell in panel.cells.values())
     edges, centres = decades.edges, decades.centres
     for panel in panels:
@@ -209,6 +224,7 @@ def _draw_signed_log(panels: Sequence[_Panel], styles: Mapping[str, dict[str, An
     has_notes = any(_note(cell) for panel in panels for cell in panel.cells.values())
     axes.set_ylim(0, axes.get_ylim()[1] * (1.3 if has_notes else 1.0))
     axes.yaxis.set_major_locator(MaxNLocator(4))
+    return 10.0**decades.first
 
 
 def _draw_linear(
@@ -307,7 +323,7 @@ def _reading(panels: Sequence[_Panel]) -> str:
     if gaps:
         ratio, layer, most, least, known = max(gaps, key=lambda gap: gap[0])
         words.append(
-            f"The terms are furthest apart in {plain(layer, 40)}: half of the entries of "
+            f"The terms are furthest apart in {_layer(layer)}: half of the entries of "
             f"{plain(most, 40)} are above {number(known[most])}, half of those of "
             f"{plain(least, 40)} above {number(known[least])}, a factor of {number(ratio)}."
         )
@@ -321,11 +337,11 @@ def _reading(panels: Sequence[_Panel]) -> str:
         if found:
             (low, low_layer), (high, high_layer) = min(found), max(found)
             words.append(
-                f"The median magnitude goes from {number(low)} in {plain(low_layer, 40)} to "
-                f"{number(high)} in {plain(high_layer, 40)}."
+                f"The median magnitude goes from {number(low)} in {_layer(low_layer)} to "
+                f"{number(high)} in {_layer(high_layer)}."
             )
     all_zero = [
-        f"{plain(t, 40)} in {plain(p.layer, 40)}"
+        f"{plain(t, 40)} in {_layer(p.layer)}"
         for p in panels
         for t, c in p.cells.items()
         if c.zeros == 1
@@ -333,7 +349,7 @@ def _reading(panels: Sequence[_Panel]) -> str:
     if all_zero:
         words.append(f"All entries are zero of {_first(all_zero)}.")
     broken = [
-        f"{plain(t, 40)} in {plain(p.layer, 40)}"
+        f"{plain(t, 40)} in {_layer(p.layer)}"
         for p in panels
         for t, c in p.cells.items()
         if c.not_finite
@@ -341,6 +357,10 @@ def _reading(panels: Sequence[_Panel]) -> str:
     if broken:
         words.append(f"Entries that are not finite are left out of {_first(broken)}.")
     return " ".join(words)
+
+
+def _layer(name: str) -> str:
+    return plain(layer_in_words(name), 40)
 
 
 def _first(names: Sequence[str], most: int = 3) -> str:

@@ -120,7 +120,9 @@ def histogram_grid(
         first.set_ylim(bottom=0)
         first.yaxis.set_major_locator(MaxNLocator(3))
         below = tick(10.0**decades.first)
-        plate.supxlabel(f"gradient entry, {what} (signed log, linear below {below})", fontsize=8)
+        plate.supxlabel(
+            f"gradient entry, {what} (a tick a decade, linear below {below})", fontsize=8
+        )
         plate.supylabel("share of entries per decade", fontsize=8)
         _legend(plate, terms, styles)
     medians = [_median_ratio(grid, at, found) for at, found in cells.items()]

@@ -84,6 +84,11 @@ def histograms_over_time(
             )
             _draw_quantiles(axes, history)
             axes.set_title(shown(name, 60 // len(drawn)))
+            if not (shares[name] > 0).any():
+                axes.text(
+                    0.5, 0.5, "all entries are zero" if history.is_zero else "out of these limits",
+                    transform=axes.transAxes, fontsize=7, ha="center", va="center",
+                )  # fmt: skip
             axes.grid(False)
             step_axis(axes)
             axes.set_xlim(history.column_edges[0], history.column_edges[-1])
@@ -97,7 +102,7 @@ def histograms_over_time(
     left_out = recorded["step"].nunique() - len(steps)
     reading = " ".join(_reading(name, history) for name, history in drawn.items())
     caption = (
-        f"The unweighted gradient in {where}, weights and biases together, at {len(steps)} steps"
+        f"The unweighted gradient in {where}, weights and biases together, at {_steps(len(steps))}"
         f"{f' of {left_out + len(steps):,}' if left_out else ''}. Lines: median, 5 % and 95 % "
         f"quantiles. {reading}{origin(rows, run)}"
     )
@@ -107,6 +112,10 @@ def histograms_over_time(
         caption,
         f"Heat map of the share of gradient entries over steps and magnitudes. {reading}",
     )
+
+
+def _steps(number: int) -> str:
+    return "one step" if number == 1 else f"{number} steps"
 
 
 def _spread(recorded: pd.DataFrame, of_one_layer: bool) -> list[int]:
@@ -153,6 +162,11 @@ class _History:
         """Returns the share of entries between powers of ten, (bins, steps)."""
         below = np.stack([each.fraction_below(10.0**edges) for each in self.histograms], axis=1)
         return np.asarray(np.diff(below, axis=0))
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether all entries are exactly zero, at all steps."""
+        return all(each.zeros == each.count for each in self.histograms)
 
     @property
     def column_edges(self) -> Values:

@@ -24,7 +24,7 @@ from ..tables import listed, number
 from ..theme import PAGE_WIDTH, plain, shown, term_lines, theme
 from .density_curves import PER_DECADE, SignedDecades, WeightedHistogram
 from .drawing import MOST_TERMS, legend, signed_log_axis, tick, value_axis
-from .fields import has_time
+from .fields import time_of
 from .grids import pooled_histograms
 from .measured import Series, Values, chosen, earlier, step_in_words
 from .plate import NotMeasuredError, Plate
@@ -32,6 +32,10 @@ from .plate import NotMeasuredError, Plate
 _NO_RESIDUAL = (
     "the residual on a grid (a field `residual`, which our own trainings record and the instrument "
     "Fields can)"
+)
+_NO_TIME = (
+    "No coordinate of the run is called t, so that nothing is known to depend on time; "
+    '`probe.describe(coordinates=["t", "x"])` says which one is time, and so does `time=0`.'
 )
 _NO_KERNEL = "the tangent kernel's eigenvalues (the instrument TangentKernel)"
 _NO_HISTOGRAMS = "histograms of gradients (the instrument GradientHistograms)"
@@ -50,8 +54,8 @@ def plain_pinn_diagnosis(
     Args:
         run: of a problem that depends on time.
         step: the last measurement at or before it is shown; None: the last of each.
-        time: which coordinate of the residual's grid is time, from 0; None: the first, where the
-            run says of which problem of ours it is.
+        time: which coordinate of the residual's grid is time, from 0; None: the one called "t" in
+            the run's metadata `coordinates`.
         dark: for a dark page.
 
     Raises:
@@ -59,13 +63,11 @@ def plain_pinn_diagnosis(
             a tangent kernel.
         ArgumentError: the grid has no such coordinate.
     """
-    if time is None and not has_time(run):
-        raise NotMeasuredError(
-            "The run does not say that its problem depends on time; give `time`, the number of the "
-            "grid's coordinate that is time."
-        )
+    time = time_of(run) if time is None else time
+    if time is None:
+        raise NotMeasuredError(_NO_TIME)
     histograms = pooled_histograms(run, step)
-    residuals = residual_over_time(run, 0 if time is None else time, step)
+    residuals = residual_over_time(run, time, step)
     spectra = _spectra(run, step)
     if residuals is None and spectra is None:
         raise NotMeasuredError(f"The run has neither {_NO_RESIDUAL} nor {_NO_KERNEL}.")

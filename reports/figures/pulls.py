@@ -14,9 +14,9 @@ from ...diagnostics.errors import ArgumentError
 from ...probes.store import Run
 from ..tables import number
 from ..theme import PAGE_WIDTH, diverging_map, plain, shown, term_colours, theme
-from .drawing import layer_labels, legend, step_axis, value_axis
+from .drawing import layer_in_words, layer_labels, legend, step_axis, value_axis
 from .measured import Values, by_name, chosen, origin
-from .plate import Plate
+from .plate import NotMeasuredError, Plate
 
 _MOST_COLUMNS = 160
 _MOST_PANELS = 6
@@ -41,7 +41,7 @@ def alignment(
         dark: for a dark page.
 
     Raises:
-        NotMeasuredError: the run has no scores, as with a single term.
+        NotMeasuredError: the run has no scores, as with a single term, or none is a number.
         ArgumentError: there is no such pair or part.
     """
     missing = (
@@ -55,6 +55,11 @@ def alignment(
     latest = rows.drop_duplicates(["layer", "step"], keep="last")
     table = latest.pivot(index="layer", columns="step", values="value").reindex(layers)
     steps, values = table.columns.to_numpy(np.float64), table.to_numpy(np.float64)
+    if not np.isfinite(values).any():
+        raise NotMeasuredError(
+            "The run has no alignment of the gradients of terms that is a number: the gradient of "
+            "a term is zero, or not finite, wherever they were compared."
+        )
     whole = values[0]
     edges, cells = _joined(steps, values)
     with theme(dark):
@@ -62,7 +67,7 @@ def alignment(
         of = "" if pair is None else f" of {plain(pair[0], 40)} and {plain(pair[1], 40)}"
         plate = Plate(
             f"Alignment of the gradients{of}",
-            (PAGE_WIDTH, float(np.clip(1.1 + 0.22 * len(layers), 2.0, 6.0))),
+            (PAGE_WIDTH, float(np.clip(1.1 + 0.22 * len(layers), 2.0, 4.4))),
         )  # fmt: skip
         axes = plate.subplots()
         image = axes.pcolormesh(
@@ -147,7 +152,7 @@ def _agreement(layers: Sequence[str], values: Values, whole: Values) -> str:
     )
     if len(medians) > 1:
         least, layer = min(medians)
-        words += f" The layer of least agreement is {plain(layer, 40)}, {number(least)}."
+        words += f" Terms agree least in {plain(layer_in_words(layer), 40)}, {number(least)}."
     return words
 
 

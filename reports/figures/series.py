@@ -15,7 +15,16 @@ from matplotlib.lines import Line2D
 from ...probes.store import Run
 from ..tables import listed, number
 from ..theme import HALF_PAGE, PAGE, PAGE_WIDTH, TOTAL, plain, shown, term_lines, theme
-from .drawing import MOST_TERMS, draw_line, legend, mark_not_finite, step_axis, value_axis
+from .drawing import (
+    MOST_TERMS,
+    STRETCHES,
+    draw_line,
+    legend,
+    mark_not_finite,
+    step_axis,
+    stretches,
+    value_axis,
+)
 from .measured import Series, by_name, chosen, from_to, not_finite, origin
 from .plate import Plate
 
@@ -43,12 +52,12 @@ def losses(run: Run, *, part: str | None = None, dark: bool = False) -> Plate:
     with theme(dark):
         plate = Plate("Losses", PAGE)
         axes = plate.subplots()
-        _draw_terms(axes, found, run)
+        how = _draw_scattered(axes, found, run)
         axes.set_ylabel("loss (unit of the loss)")
         legend(plate, _entries(found, run, "{} (unweighted)", "{} (weighted)"))
     reading = " ".join(_sentence(name, one) for name, one in found.items())
     return plate.describe(
-        f"The loss of each term, unweighted, and their weighted sum. {reading}"
+        f"The loss of each term, unweighted, and their weighted sum.{how} {reading}"
         f"{not_finite(found)}{left_out}{origin(rows, run)}",
         f"Line plot of the losses over the steps. {reading}",
     )
@@ -75,7 +84,7 @@ def weights(run: Run, *, part: str | None = None, dark: bool = False) -> Plate:
     with theme(dark):
         plate = Plate("Weights of the loss terms", (PAGE_WIDTH, HALF_PAGE[1]))
         axes = plate.subplots()
-        _draw_terms(axes, found, run)
+        how = _draw_scattered(axes, found, run)
         axes.set_ylabel("weight in the loss")
         legend(plate, _entries(found, run))
     constant = [
@@ -94,7 +103,7 @@ def weights(run: Run, *, part: str | None = None, dark: bool = False) -> Plate:
     words += [_sentence(name, one) for name, one in found.items() if name not in constant]
     reading = " ".join(words)
     return plate.describe(
-        f"What each term is multiplied by in the loss. {reading}{not_finite(found)}{left_out}"
+        f"What each term is multiplied by in the loss.{how} {reading}{not_finite(found)}{left_out}"
         f"{origin(rows, run)}",
         f"Line plot of the weights over the steps. {reading}",
     )
@@ -126,7 +135,8 @@ def imbalance(run: Run, *, part: str | None = None, dark: bool = False) -> Plate
         for axes, (name, title) in zip(grid, panels.items(), strict=True):
             found, left_out = _of_terms(_in_layer(rows[name], "all"), run)
             bands = {term: _band(rows[name], term) for term in found}
-            _draw_terms(axes, found, run, bands)
+            # One is where both pull alike: a reader wants to see how far off it is.
+            _draw_terms(axes, found, run, bands, balanced=(1.0,))
             axes.axhline(1, color=matplotlib.rcParams["text.color"], linewidth=0.7)
             axes.set_title(title)
             everything |= {f"{term} ({title})": one for term, one in found.items()}
@@ -231,12 +241,11 @@ def _draw_terms(
     found: Mapping[str, Series],
     run: Run,
     bands: Mapping[str, tuple[Series, Series]] | None = None,
+    balanced: Sequence[float] = (),
 ) -> None:
     styles = term_lines([*run.terms, *found])
     ends = [end for pair in (bands or {}).values() for end in pair]
-    # One is where the terms of a ratio pull alike: a reader wants to see how far off it is.
-    balanced = [[1.0]] if bands else []
-    value_axis(axes, [*(one.values for one in (*found.values(), *ends)), *balanced])
+    value_axis(axes, [*(one.values for one in (*found.values(), *ends)), balanced])
     for name, one in found.items():
         style: dict[str, Any] = styles[name]
         for low, high in [(bands or {})[name]] if bands else []:
@@ -247,6 +256,23 @@ def _draw_terms(
         draw_line(axes, one, **style, zorder=1.9 if name == TOTAL else 2)
     step_axis(axes, found.values())
     mark_not_finite(axes, found.values())
+
+
+def _draw_scattered(axes: Axes, found: Mapping[str, Series], run: Run) -> str:
+    """Draws long series by their medians and ranges, and returns a sentence that says so."""
+    known = {name: stretches(one) for name, one in found.items()}
+    every = [one.values for one in found.values()]
+    is_constant = all(np.ptp(values) == 0 for values in every)
+    if is_constant or not all(known.values()) or not np.isfinite(np.concatenate(every)).all():
+        _draw_terms(axes, found, run)
+        return ""
+    medians = {name: each[1] for name, each in known.items() if each}
+    bands = {name: (each[0], each[2]) for name, each in known.items() if each}
+    _draw_terms(axes, medians, run, bands)
+    return (
+        f" Lines are medians over {STRETCHES} equal stretches of the steps, bands reach from the "
+        "least to the largest value in each."
+    )
 
 
 def _entries(

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 
-from ...diagnostics.spectrum import SpectralDensity
 from ...probes.store import Run
 from ..tables import number
 from ..theme import PAGE, TOTAL, plain, shown, term_lines, theme
@@ -46,6 +45,9 @@ def spectral_density(
         "The run has no spectral density: the instrument Spectrum, one of the full set, records it."
     )
     rows, at = _at_step(run, "spectral_density", step, part, missing)
+    # Loads torch, which no other figure needs.
+    from ...diagnostics.spectrum import SpectralDensity
+
     densities = {
         term: SpectralDensity(values[0], values[1], math.nan, math.nan, 0, "")
         for term, values in rows.items()

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..content import Content, Download, Gap, Paragraph, Picture, legible
 from ..evidence_words import in_words
@@ -96,6 +96,7 @@ def _environment() -> Environment:
         "download": _download,
         "kind": lambda block: _KINDS[type(block)],
         "in_words": in_words,
+        "prose": _prose,
         "pointer": id,
         "data": _data,
     }
@@ -105,6 +106,16 @@ def _environment() -> Environment:
 def _legible(value: Any) -> Any:
     # Markup is what this module has made itself: images, data, script and style.
     return legible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _prose(text: str) -> Markup:
+    """Returns a sentence whose parts between backticks are code."""
+    parts = [escape(legible(part)) for part in text.split("`")]
+    if len(parts) % 2 == 0:
+        return escape(legible(text))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts)
+    )
 
 
 def _image(picture: Picture) -> Markup:

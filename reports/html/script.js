@@ -14,7 +14,7 @@ const press = (text, onclick, attributes) =>
 
 // The theme is that of the system until somebody chooses.
 const system = matchMedia("(prefers-color-scheme: dark)");
-document.body.prepend(press("Light, dark", () => {
+document.body.prepend(press("Light / dark", () => {
   const chosen = document.documentElement.dataset;
   chosen.theme = (chosen.theme ?? (system.matches ? "dark" : "light")) === "dark" ? "light" : "dark";
 }, { id: "theme" }));
@@ -39,7 +39,7 @@ function sortable(table) {
 document.querySelectorAll("table.sortable").forEach(sortable);
 
 // The panels: histograms of every layer at one step, which one slider chooses.
-const [W, H, LEFT, BOTTOM, TOP] = [340, 186, 38, 24, 14];
+const [W, H, LEFT, BOTTOM, TOP] = [340, 196, 38, 34, 14];
 const RIGHT = W - 6;
 
 async function panels(data) {
@@ -100,8 +100,8 @@ async function panels(data) {
     play.textContent = "Play";
   }
   host.append(make("div", { class: "controls", role: "group", "aria-label": "Histograms" }, play, slider, shown, linearLabel, weightedLabel));
-  const hasTerm = choices("Terms", data.terms.map((each) => each.name), () => true, (at) => [sample(0, at)]);
-  const hasRun = choices("Runs", data.runs.map((each) => each.name), (at) => at < 2, (at) => [sample(at, -1)]);
+  const hasTerm = choices("Terms", data.terms.map((t) => t.name), () => true, (at) => [sample(0, at)]);
+  const hasRun = choices("Runs", data.runs.map((r) => r.name), (at) => at < 2, (at) => [sample(at, -1)]);
   const hasLayer = choices("Layers", data.layers, (at) => data.shown_layers.includes(at));
   host.append(grid);
 
@@ -147,20 +147,20 @@ async function panels(data) {
   function draw() {
     const isLinear = linear.checked;
     const curves = views.map((_, layer) => (hasLayer(layer) ? curvesOf(layer) : []));
-    const most = max(...curves.flat().map((curve) => curve.weight), 1);
+    const most = max(...curves.flat().map((c) => c.weight), 1);
     const end = most * (isLinear ? data.linear_limit : edge(bins));
     const scale = isLinear ? (x) => x : signedLog;
-    const x = (value) => LEFT + ((RIGHT - LEFT) * (scale(value) / scale(end) + 1)) / 2;
-    const inside = (value) => min(max(x(value), LEFT), RIGHT).toFixed(1);
+    const x = (v) => LEFT + ((RIGHT - LEFT) * (scale(v) / scale(end) + 1)) / 2;
+    const inside = (v) => min(max(x(v), LEFT), RIGHT).toFixed(1);
     views.forEach((view, layer) => {
-      view.box.hidden = !hasLayer(layer);
+      view.box.hidden = !hasLayer(layer) || (!curves[layer][0] && curves.some((c) => c[0]));
       view.x = x;
       view.curves = curves[layer];
       for (const curve of view.curves) {
         const size = (bin) => (scale(upper(bin)) - scale(lower(bin))) * (isLinear ? curve.weight : log10(2));
-        curve.y = curve.row.map((count, bin) => count / curve.total / size(bin));
+        curve.y = curve.row.map((n, bin) => n / curve.total / size(bin));
       }
-      const top = max(...view.curves.flatMap((curve) => curve.y), 1e-9);
+      const top = max(...view.curves.flatMap((c) => c.y), 1e-9);
       const share = isLinear ? (v) => log1p((1e5 * v) / top) / log1p(1e5) : (v) => v / top;
       const y = (v) => H - BOTTOM - (H - BOTTOM - TOP - 4) * share(v);
       const text = (x, y, anchor, content) => make("text", { x, y, "text-anchor": anchor }, content);
@@ -168,11 +168,12 @@ async function panels(data) {
       view.svg.replaceChildren(
         make("path", { class: "axis", d: `M${LEFT} ${TOP}V${H - BOTTOM}H${RIGHT}M${x(0)} ${TOP}V${H - BOTTOM}` }),
         text(LEFT + 4, 9, "start", isLinear ? "density" : "share per decade"),
-        ...[...marks.map((each) => -each), 0, ...marks].map((each) => text(min(x(each), W - 16), H - 10, "middle", number(each))),
-        ...[1, isLinear ? 1e-2 : 0.5].map((part) => text(LEFT - 4, y(top * part) + 3, "end", number(top * part))),
-        ...view.curves.map((curve) => make("path", {
-          class: "curve", stroke: `var(--term-${curve.term})`, "stroke-dasharray": dash(curve.r, curve.term),
-          d: "M" + all.map((bin) => `${inside(lower(bin) * curve.weight)} ${y(curve.y[bin]).toFixed(1)}H${inside(upper(bin) * curve.weight)}`).join("L") })));
+        text((LEFT + RIGHT) / 2, H - 4, "middle", "gradient entry"),
+        ...[...marks.map((v) => -v), 0, ...marks].map((v) => text(min(x(v), W - 16), H - 19, "middle", number(v))),
+        ...[1, isLinear ? 1e-2 : 0.5].map((v) => text(LEFT - 4, y(top * v) + 3, "end", number(top * v))),
+        ...view.curves.map(({ r, term, weight, y: part }) => make("path", {
+          class: "curve", stroke: `var(--term-${term})`, "stroke-dasharray": dash(r, term),
+          d: "M" + all.map((bin) => `${inside(lower(bin) * weight)} ${y(part[bin]).toFixed(1)}H${inside(upper(bin) * weight)}`).join("L") })));
       view.svg.ariaLabel = `Layer ${view.name}. ` + view.curves.map((curve) =>
         `${curve.name}, step ${curve.step}: median magnitude ${number(median(curve))}.`).join(" ");
     });
@@ -183,7 +184,7 @@ async function panels(data) {
   function powers(end) {
     const high = floor(log10(end));
     const every = max(1, ceil(log10(end / first) / 2.5));
-    return all.map((each) => high - each * every).map((power) => 10 ** power).filter((mark) => signedLog(mark) > signedLog(end) / 6);
+    return all.map((i) => high - i * every).map((power) => 10 ** power).filter((v) => signedLog(v) > signedLog(end) / 6);
   }
 
   function median({ row, total, weight }) {
@@ -198,12 +199,12 @@ async function panels(data) {
     const range = `${number(lower(bin))} to ${number(upper(bin))}${weighted.checked ? ", before weighting" : ""}`;
     tip.textContent = [range, ...view.curves.map(({ name, row, total, zeros, bad }) =>
       `${name}: ${row[bin]} of ${total} (${number((100 * row[bin]) / total)} %)${zeros && bin === bins ? `, ${zeros} exactly zero` : ""}${bad ? `; ${bad} not finite` : ""}`)].join("\n");
-    tip.hidden = false;
+    tip.hidden = 0;
     tip.style.left = `${max(4, min(left + 14, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${min(top + 14, innerHeight - tip.offsetHeight - 8)}px`;
   }
 
   draw();
-  host.hidden = false;
+  host.hidden = 0;
 }
 if (byId("panels")) panels(JSON.parse(byId("panels-data").textContent));

@@ -26,6 +26,9 @@ _TEMPLATE = Path(__file__).parent / "report.typ"
 # Rows of a table beyond these are left to the HTML page and to the export.
 _MOST_ROWS = 120
 
+# Characters of cells that keep to one line, and from which on columns are no wider.
+_SHORT, _LONG = 24, 200
+
 
 class GlyphWarning(UserWarning):
     """A PDF shows a box where its fonts lack a character, and so does not follow PDF/UA-1."""
@@ -124,12 +127,27 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "title": table.title,
         "note": note.strip(),
-        "columns": [{"name": each.name, "number": each.is_number} for each in table.columns],
+        "columns": [
+            {"name": each.name, "number": each.is_number, "share": share}
+            for each, share in zip(table.columns, _shares(table), strict=True)
+        ],
         "rows": [
             [{"text": cell.text, "tone": cell.tone} for cell in row]
             for row in table.rows[:_MOST_ROWS]
         ],
     }
+
+
+def _shares(table: Table) -> list[float]:
+    """Returns what each column takes of the room that others leave; 0 for just what it needs."""
+    lengths = [
+        max(len(column.name), *(len(row[at].text) for row in table.rows), 0)
+        for at, column in enumerate(table.columns)
+    ]
+    return [
+        0.0 if column.is_number or length <= _SHORT else min(length, _LONG) ** 0.5
+        for column, length in zip(table.columns, lengths, strict=True)
+    ]
 
 
 def _clean(value: Any) -> Any:

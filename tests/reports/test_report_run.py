@@ -6,6 +6,8 @@ import base64
 import io
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -182,3 +184,22 @@ def test_public_name_takes_a_folder_or_a_run(tmp_path: Path) -> None:
     one_term(tmp_path / "run")
     first = gradpath.report(tmp_path / "run", tmp_path / "a.html").read_bytes()
     assert gradpath.report(Run(tmp_path / "run"), tmp_path / "b.html").read_bytes() == first
+
+
+def test_a_run_without_its_end_says_so_first(tmp_path: Path) -> None:
+    still_running(tmp_path / "lost")
+    failed(tmp_path / "failed")
+    assert run_content(Run(tmp_path / "lost")).verdict.startswith("The run has no end: ")
+    verdict = run_content(Run(tmp_path / "failed")).verdict
+    assert verdict.startswith("The run ended with an error (ValueError: the loss is NaN); ")
+
+
+def test_a_report_loads_no_torch(tmp_path: Path) -> None:
+    write_histograms(tmp_path / "run", ("residual", "boundary"), ("0", "2"), (0, 10))
+    program = (
+        "import sys; from gradpath.reports import report; "
+        f"report({str(tmp_path / 'run')!r}, {str(tmp_path / 'run.html')!r}); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert b"share per decade" in (tmp_path / "run.html").read_bytes()

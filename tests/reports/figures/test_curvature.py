@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from gradpath import Run
+from gradpath.diagnostics.lanczos import Eigenvalue
+from gradpath.probes import EigenvalueRecord, RunWriter
 from gradpath.reports.figures import NotMeasuredError, stiffness
 from gradpath.reports.theme import term_lines, theme
 from tests.reports.figures.written_runs import FACTOR, RATE, largest, write
@@ -101,3 +103,25 @@ def test_runs_without_eigenvalues_are_named(tmp_path: Path, run_of: RunOf) -> No
         stiffness(empty)
     with pytest.raises(ValueError, match="at least one"):
         stiffness([])
+
+
+def test_every_value_is_within_its_panel_whenever_it_was_measured(tmp_path: Path) -> None:
+    def found(value: float) -> Eigenvalue:
+        return Eigenvalue(value, value, value, 0.0, True, "Said.", 9)
+
+    smallest = {"residual": -3.0, "boundary": -0.8, "total": -2.9}
+    with RunWriter(tmp_path / "run") as writer:
+        first = [
+            EigenvalueRecord(found(sign * value), end, term)
+            for term, value in smallest.items()
+            for end, sign in (("largest", -1), ("smallest", 1))
+        ]
+        writer.record(0, first)
+        name = "preconditioned_hessian"
+        writer.record(274, [EigenvalueRecord(found(200.0), "largest", "total", name=name)])
+    plate = stiffness(Run(tmp_path / "run"))
+    drawn = [[*smallest.values()], [200.0]]
+    for axes, values in zip(plate.axes[1:], drawn, strict=True):
+        low, high = axes.get_ylim()
+        assert low < min(values) <= max(values) < high
+        assert axes.get_xlim()[0] < 0 < 274 < axes.get_xlim()[1]

@@ -35,7 +35,7 @@ def legend_of(plate: Plate) -> list[str]:
 
 def test_areas_are_shares_of_entries(run_of: RunOf) -> None:
     plate = gradient_histograms(run_of("plain"))
-    assert [axes.get_title(loc="left") for axes in plate.axes] == ["0", "2"]
+    assert [axes.get_title(loc="left") for axes in plate.axes] == ["layer 0", "layer 2"]
     for panel in (0, 1):
         np.testing.assert_allclose(areas(plate, panel), 1, atol=0.01)
 
@@ -97,7 +97,7 @@ def test_layers_that_are_left_out_are_counted(run_of: RunOf) -> None:
 def test_what_no_curve_shows_is_noted(run_of: RunOf) -> None:
     plate = gradient_histograms(run_of("broken"))
     assert [text.get_text() for text in plate.axes[0].texts] == ["3 not finite"] * 2
-    assert "not finite are left out of residual in 0" in plate.caption
+    assert "not finite are left out of residual in layer 0" in plate.caption
 
 
 @pytest.mark.parametrize("options", [{"axis": "log"}, {"style": "nature"}, {"layers": ["head"]}])

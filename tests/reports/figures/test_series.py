@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
 from gradpath import Run
+from gradpath.probes import RunWriter, Scalar
 from gradpath.reports.figures import (
     alignment,
     imbalance,
@@ -42,6 +44,20 @@ def test_a_series_breaks_where_it_is_not_finite(run_of: RunOf) -> None:
     assert np.isfinite(values).tolist() == [True] * 5 + [False] * 5
 
 
+def test_what_scatters_is_drawn_by_medians_and_ranges(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run") as writer:
+        for step in range(1200):  # ten records a stretch: 1, 2, ..., 10
+            writer.record(step, [Scalar("loss", 1.0 + step % 10, "residual")])
+    plate = losses(Run(tmp_path / "run"))
+    (line,) = plate.axes[0].lines
+    assert y_of(line)[[0, -1]].tolist() == [1.0, 10.0]
+    np.testing.assert_allclose(y_of(line)[2:-2], 5.5, atol=1)
+    band = outline_of(plate.axes[0].collections[0])[:, 1]
+    assert (band.min(), band.max()) == (1.0, 10.0)
+    assert "Lines are medians over 120 equal stretches" in plate.caption
+    assert "residual goes from 1 at step 0 to 10 at step 1,199" in plate.caption
+
+
 def test_weights_are_those_of_the_run(run_of: RunOf) -> None:
     plate = weights(run_of("plain"))
     boundary = plate.axes[0].lines[1]
@@ -71,7 +87,7 @@ def test_alignment_has_the_network_on_top_then_the_layers(run_of: RunOf) -> None
     expected = [[math.sin(step / 100 + place) for step in STEPS] for place in (2, 0, 1)]
     np.testing.assert_allclose(cells, expected, rtol=1e-6)
     labels = [label.get_text() for label in plate.axes[0].get_yticklabels()]
-    assert labels == ["all layers", "0", "2"]
+    assert labels == ["all layers", "layer 0", "layer 2"]
     below = sum(math.sin(step / 100 + 2) < 0 for step in STEPS)
     assert f"below zero at {below} of 10 measurements" in plate.caption
 
@@ -152,4 +168,4 @@ def test_ticks_are_short(value: float, text: str) -> None:
 def test_labels_of_layers_leave_out_what_all_share() -> None:
     names = [f"encoder.blocks.{number}.attention.out_proj" for number in (0, 11)]
     assert [*layer_labels(names, 20).values()] == ["…0…", "…11…"]
-    assert [*layer_labels(["0", "2"], 20).values()] == ["0", "2"]
+    assert [*layer_labels(["0", "2"], 20).values()] == ["layer 0", "layer 2"]
