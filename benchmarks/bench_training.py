@@ -8,8 +8,8 @@ else the machine does falls on both.
     python benchmarks/bench_training.py [--steps 2000] [--peers]
 
 With `--peers`, DeepXDE's step and a jitted one of JAX take turns with them
-(`training_peers.py`; pip install deepxde jax optax, on one thread: `taskset -c 0`, since JAX has no
-setting for it).
+(`training_peers.py`; `pip install -c constraints.txt -e '.[peers]'`). JAX has no setting for one
+thread, so begin with `taskset -c 0`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from gradpath.probes.schedules import every
 
 BOUNDARY_WEIGHT = 10.0
 GOAL = 2.0
+GOAL_OF_PEERS = 1.0  # to be faster
 
 PROBLEM = problem("helmholtz")
 
@@ -152,7 +153,11 @@ def main() -> None:
         print(f"{what:20s} {time_taken / count * 1e3:6.2f} ms a step, {ratio:.2f} times as fast")
     ratio = spent["nested autograd"] / spent["compiled"]
     for what in peers:
-        print(f"compiled is {spent[what] / spent['compiled']:.2f} times as fast as {what}")
+        faster = spent[what] / spent["compiled"]
+        print(
+            f"goal {GOAL_OF_PEERS}: {'met' if faster > GOAL_OF_PEERS else 'MISSED'}; compiled is "
+            f"{faster:.2f} times as fast as {what}"
+        )
     print(
         f"goal {GOAL}: {'met' if ratio >= GOAL else 'MISSED'}; compiled in "
         f"{compiled.seconds_to_compile:.0f} s ({'yes' if compiled.take.is_compiled else 'NO'})"

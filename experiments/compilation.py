@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .decompositions import DECOMPOSITIONS
+
 Function = Callable[..., Any]
 
 # In the order in which `torch._inductor` looks for one.
@@ -69,11 +71,14 @@ def compiled(function: Function, arguments: tuple[Any, ...], *, what: str) -> tu
 
 
 def _optimised(function: Function, arguments: tuple[Any, ...]) -> Function:
-    graph = make_fx(function)(*arguments)
+    graph = make_fx(function, decomposition_table=DECOMPOSITIONS)(*arguments)
     # Autograd leaves checks behind that return no tensors, which torch.compile refuses.
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    optimised: Function = torch.compile(graph, fullgraph=True, dynamic=False)
+    # Else Python calls the kernels one by one, which takes a tenth of a step.
+    optimised: Function = torch.compile(
+        graph, fullgraph=True, dynamic=False, options={"cpp_wrapper": True}
+    )
     with torch.no_grad():
         optimised(*arguments)
     return optimised

@@ -170,9 +170,10 @@ class Sampler:
             dtype=self._lower.dtype,
             device=self._lower.device,
         )
-        for name, boxes in self._by_region(unit).items():
-            if name in self._paired:
-                boxes[1:] = boxes[0]
+        if self._paired:
+            boxes = self._by_region(unit)
+            for name in self._paired:
+                boxes[name][1:] = boxes[name][0]
         # lerp gives exactly the ends where they are equal, so a point of an edge lies on it.
         return self._by_region(torch.lerp(self._lower, self._upper, unit))
 

@@ -73,7 +73,9 @@ class SlotExecutor(Executor):
         if threads is not None and threads < 1:
             raise ArgumentError(f"A worker of {threads} threads cannot work; give 1 or more.")
         self.slots = slots
-        share = str(threads or max(1, available_cores() // slots))
+        # The others fall back to this one, but not any more once they are set.
+        named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+        share = str(threads or named or max(1, available_cores() // slots))
         self._variables = {
             name: share for name in _THREADS if threads is not None or name not in os.environ
         }

@@ -153,7 +153,9 @@ def compare(
 
 @app.command()
 def reproduce(
-    problem: Annotated[str, typer.Argument(help="Such as helmholtz; docs/problems.md has all.")],
+    problem: Annotated[
+        str, typer.Argument(help="Such as helmholtz, or a file such as sweep.toml.")
+    ],
     preset: Annotated[
         Literal["quick", "paper"],
         typer.Option(help="Minutes for a first look, or the paper's steps and five seeds."),
@@ -174,7 +176,8 @@ def reproduce(
         str | None, typer.Option(metavar="ADDRESS", help="Of the scheduler of a Dask cluster.")
     ] = None,
     folder: Annotated[
-        str | None, typer.Option("--out", metavar="DIR", help="By default runs/PROBLEM-PRESET.")
+        str | None,
+        typer.Option("--out", metavar="DIR", help="By default runs/PROBLEM-PRESET, runs/FILE."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what is in the folder.")

@@ -17,10 +17,12 @@ from rich.text import Text
 from ..diagnostics.errors import ArgumentError
 from ..experiments.dask_cluster import dask_executor
 from ..experiments.reproduction import Page, PageProgress, reproduce, reproduction
+from ..experiments.sweep_file import read_sweep
 from ..experiments.sweep_grid import Member, Sweep
 from ..experiments.sweeps import SweepResult
 from .terminal import aligned, console, number, plain
 
+_FILE = ".toml"
 _INTERRUPTED = 130  # as a shell says it of a program that Ctrl-C has ended
 
 
@@ -28,7 +30,7 @@ _INTERRUPTED = 130  # as a shell says it of a program that Ctrl-C has ended
 class Order:
     """What is to be trained, as the command line says it."""
 
-    problem: str
+    problem: str  # or the file of a sweep
     preset: str
     models: str | None
     complexity: str | None
@@ -44,8 +46,15 @@ class Order:
         """The sweep that is meant.
 
         Raises:
-            ArgumentError: a part of it is out of its range.
+            ArgumentError: a part of it is out of its range, or said twice.
         """
+        if self.problem.endswith(_FILE):
+            if any((self.models, self.complexity, self.seeds, self.steps)):
+                raise ArgumentError(
+                    f"{self.problem} declares the whole sweep; leave out --models, --complexity, "
+                    "--seeds and --steps, or write them there."
+                )
+            return read_sweep(self.problem)
         return reproduction(
             self.problem,
             self.preset,
@@ -54,6 +63,13 @@ class Order:
             seeds=self.seeds,
             steps=self.steps,
         )
+
+    @property
+    def usual_folder(self) -> str:
+        """Where it is trained if nothing is said."""
+        if self.problem.endswith(_FILE):
+            return f"runs/{Path(self.problem).stem}"
+        return f"runs/{self.problem}-{self.preset}"
 
 
 def run_reproduction(order: Order) -> int:
@@ -64,7 +80,7 @@ def run_reproduction(order: Order) -> int:
     """
     if order.dask is not None and order.workers is not None:
         raise ArgumentError("A Dask cluster has its own workers; give one of --workers, --dask.")
-    folder = Path(order.folder or f"runs/{order.problem}-{order.preset}")
+    folder = Path(order.folder or order.usual_folder)
     sweep = order.sweep
     try:
         with _cluster(order.dask) as executor, shown_pages() as pages:

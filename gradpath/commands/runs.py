@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.cells import cell_len
 from rich.table import Table
 
+from ..diagnostics.errors import GradpathError
+from ..experiments.sweep_file import DECLARATION
+from ..experiments.sweeps import sweep_state
 from ..probes.store import Run, runs
 from .terminal import aligned, cell, console, duration, number, plain
 
@@ -31,7 +36,7 @@ class _Column(NamedTuple):
 
 
 def print_runs(folder: str, as_json: bool) -> None:
-    """Prints one row a run.
+    """Prints one row a run, and one line a sweep.
 
     Raises:
         StoreError: there is no such folder.
@@ -58,6 +63,28 @@ def print_runs(folder: str, as_json: bool) -> None:
         columns = [*_columns(frame, described, seconds), _errors(frame)]
         header = [column.name for column in columns]
         print(aligned([header, *zip(*(column.texts for column in columns), strict=True)]))
+    if not as_json:
+        for line in _sweeps(Path(folder)):
+            print(plain(line))
+
+
+def _sweeps(folder: Path) -> Iterator[str]:
+    """Yields how far each sweep in a folder has come: only its declaration says what is left."""
+    for declaration in sorted(folder.rglob(DECLARATION)):
+        place = declaration.parent
+        try:
+            state = sweep_state(place)
+        except GradpathError as error:
+            yield str(error)
+            continue
+        done, running, failed = (
+            len(state.members(status)) for status in ("finished", "running", "failed")
+        )
+        count = len(state.statuses)
+        yield (
+            f"Sweep {place}: {done} of {count} done, {running} running, {failed} failed, "
+            f"{count - done - running - failed} left."
+        )
 
 
 def _print_table(frame: pd.DataFrame, described: list[str], seconds: list[float | None]) -> None:

@@ -70,7 +70,8 @@ def writing_no_run(member: Member, folder: Path, *, resume: bool = False) -> dic
 def environment_of_the_worker(
     member: Member, folder: Path, *, resume: bool = False
 ) -> dict[str, Any]:
-    return {"threads": os.environ.get("OMP_NUM_THREADS"), "pid": os.getpid()}
+    threads = {os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    return {"threads": sorted(map(str, threads)), "pid": os.getpid()}
 
 
 kept: list[RunWriter] = []

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from gradpath import cli
 from gradpath.diagnostics.errors import ArgumentError
 from gradpath.experiments.sweeps import (
     Sweep,
@@ -299,13 +301,28 @@ if __name__ == "__main__":
 
 def test_the_workers_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradpath.experiments.slots.available_cores", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
     shared = run(tmp_path / "a", works.environment_of_the_worker)
-    assert {each.summary["threads"] for each in shared.members} == {"4"}
+    assert all(each.summary["threads"] == ["4"] for each in shared.members)
     assert "OMP_NUM_THREADS" not in os.environ
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     own = run(tmp_path / "b", works.environment_of_the_worker, sweep(seeds=1))
-    assert {each.summary["threads"] for each in own.members} == {"3"}
+    # What the others would take from it if they were not set.
+    assert all(each.summary["threads"] == ["3"] for each in own.members)
+
+
+def test_the_command_line_says_what_is_done_and_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(tmp_path / "s", works.failing_m2, executor=in_threads())
+    shutil.rmtree(result.finished[0].folder)
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "sweep.json").write_text("{")
+    assert cli.main(["runs", str(tmp_path)]) == 0
+    *_, sweep_line, damaged = capsys.readouterr().out.splitlines()
+    assert sweep_line == f"Sweep {tmp_path / 's'}: 1 of 4 done, 0 running, 2 failed, 1 left."
+    assert "sweep.json" in damaged
 
 
 def test_progress_adds_up_and_ends_with_everything_done(tmp_path: Path) -> None:
