@@ -22,7 +22,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 # What stands in other people's frameworks and trackers, which `make test` does not install.
 FRAMEWORKS := $(VENV)/.frameworks
 
-.PHONY: help demo test test-external compatibility lint types format bench clean
+.PHONY: help demo test test-external compatibility gallery lint types format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -39,6 +39,9 @@ test-external: $(FRAMEWORKS)  ## tests with other people's frameworks and tracke
 
 compatibility: $(FRAMEWORKS)  ## write docs/compatibility.md from what those tests find
 	$(BIN)/python -m pytest -m frameworks tests/external --compatibility docs/compatibility.md
+
+gallery: $(FRAMEWORKS)  ## train five of their scripts, write docs/gallery.md and the reports
+	$(BIN)/python -m tests.external.gallery
 
 lint: $(INSTALLED)  ## what ruff says about the code and its format
 	$(BIN)/ruff check

@@ -19,6 +19,7 @@ from torch.autograd.graph import GradientEdge
 from torch.nn import Module
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from .compiled_graph import SavedByCompiledCode
 from .errors import GraphError, NotTwiceDifferentiableError
 from .hooks import account_for, is_ours, quiet, unwatched_modules, walk_below
 
@@ -59,7 +60,8 @@ def differentiate(
         # A tensor made under inference_mode cannot be saved for a second derivative; its copy can.
         seeds = [g.clone() if g.is_inference() else g for g in grad_outputs or ()]
         with torch.set_grad_enabled(create_graph), _translated():
-            return torch.autograd.grad(
+            saved = SavedByCompiledCode(outputs)
+            found = torch.autograd.grad(
                 outputs,
                 inputs,
                 seeds or None,
@@ -68,6 +70,8 @@ def differentiate(
                 allow_unused=True,
                 is_grads_batched=batched,
             )
+            saved.restore()
+            return found
 
 
 def differentiate_each(
@@ -101,6 +105,7 @@ def differentiate_each(
     _refuse_hiding(edges, inputs)
     last = max(index for index, (outputs, _) in enumerate(losses) if outputs)
     with _unnoticed(edges, inputs), torch.set_grad_enabled(False), _translated():
+        saved = SavedByCompiledCode(edges)
         for index, (outputs, seeds) in enumerate(losses):
             found = nothing
             if outputs:
@@ -111,6 +116,7 @@ def differentiate_each(
                     retain_graph=retain_graph or index != last,
                     allow_unused=True,
                 )
+                saved.restore()
             take(index, found)
 
 

@@ -36,4 +36,7 @@ for _step in range(STEPS):
     optimizer.step()
 
 probe.detach()
+# A thread of gloo may still hold what the last backward pass has sent, and PyTorch aborts where it
+# lets go while Python shuts down (pytorch/pytorch#190489). A barrier waits long enough.
+distributed.barrier()
 distributed.destroy_process_group()

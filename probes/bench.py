@@ -133,8 +133,18 @@ class Bench:
                 answers[id(schedule)] = self._is_due(part, schedule, step, training, replicas)
             if answers[id(schedule)]:
                 chosen.append(instrument)
+        if any(reads(instrument) != "losses" for instrument in chosen):
+            chosen = [i for i in self.instruments if i in chosen or self._comes_along(i)]
         self._due[part] = _Due(step, tuple(chosen))
         return self._due[part].instruments
+
+    def _comes_along(self, instrument: Instrument) -> bool:
+        """Whether an instrument measures wherever another one does, within its budget or not.
+
+        All losses are known then. To find them is what is dear about them.
+        """
+        is_limited = isinstance(self._schedules[instrument.name], WithinBudget)
+        return is_limited and reads(instrument) == "losses" and instrument.name not in self._off
 
     def idle_until(self, step: int) -> int:
         """Returns the first step from this one on at which any instrument may be due."""
@@ -172,7 +182,10 @@ class Bench:
             records += self.switch_off(instrument.name, error)
         seconds = time.perf_counter() - begun
         self.seconds += seconds
-        self.charge(snapshot.part, [instrument], seconds)
+        due = self._due.get(snapshot.part)
+        together = due.instruments if due is not None and due.step == snapshot.step else ()
+        if instrument in _paying(together or (instrument,)):
+            self.charge(snapshot.part, [instrument], seconds)
         return [*records, Cost(instrument.name, seconds)]
 
     def missing(self, part: str, source: str, reason: str) -> list[Record]:
@@ -191,12 +204,12 @@ class Bench:
 
     def charge(self, part: str, instruments: Iterable[Instrument], seconds: float) -> None:
         """Counts seconds for the schedules of some instruments."""
-        for schedule in {id(self._schedules[i.name]) for i in instruments}:
+        for schedule in {id(self._schedules[i.name]) for i in _paying(instruments)}:
             self._spent[part, schedule].add(seconds)
 
     def count(self, part: str, instruments: Iterable[Instrument]) -> None:
         """Counts one measuring step for the schedules of some instruments."""
-        for schedule in {id(self._schedules[i.name]) for i in instruments}:
+        for schedule in {id(self._schedules[i.name]) for i in _paying(instruments)}:
             self._spent[part, schedule].begin()
 
     def rename_part(self, old: str, new: str) -> None:
@@ -211,6 +224,12 @@ class Bench:
 def wants(instruments: Iterable[Instrument], *kinds: str) -> tuple[Instrument, ...]:
     """Returns the instruments that read one of the kinds."""
     return tuple(instrument for instrument in instruments if reads(instrument) in kinds)
+
+
+def _paying(instruments: Iterable[Instrument]) -> list[Instrument]:
+    """Returns the instruments that a step is charged to: losses are only where they are alone."""
+    measuring = list(instruments)
+    return [each for each in measuring if reads(each) != "losses"] or measuring
 
 
 def _name(instrument: Instrument) -> str:

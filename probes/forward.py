@@ -25,6 +25,10 @@ from torch.utils._device import DeviceContext
 from ..diagnostics.instances import alive
 from ..diagnostics.recording import ForwardRecording
 
+# One function in the place of `torch.compile` serves all, who may begin and end in any order.
+_watching: list[ForwardPasses] = []
+_compiles: list[Callable[..., Any]] = []  # the original and ours, while ours stands in its place
+
 
 class ForwardPasses:
     """Records forward passes between `begin` and `end`, in the thread that calls them."""
@@ -33,7 +37,6 @@ class ForwardPasses:
         self.is_wanted = True
         self._active: _Recording | None = None
         self._over: list[_Recording] = []
-        self._compile: Callable[..., Any] | None = None
 
     @property
     def is_recording(self) -> bool:
@@ -45,23 +48,21 @@ class ForwardPasses:
         if _has_compiled():
             self.is_wanted = False
             return
-        original = torch.compile
-
-        @functools.wraps(original)
-        def compile(*args: Any, **kwargs: Any) -> Any:
-            self.is_wanted = False
-            self.end()
-            return original(*args, **kwargs)
-
-        self._compile = original
-        self._ours = compile
-        torch.compile = compile
+        if not _watching:
+            _replace_compile()
+        _watching.append(self)
 
     def unwatch_compiler(self) -> None:
-        """Puts `torch.compile` back."""
-        if self._compile is not None and torch.compile is self._ours:
-            torch.compile = self._compile
-        self._compile = None
+        """Takes no more note of it; puts `torch.compile` back where nobody else does."""
+        if self in _watching:
+            _watching.remove(self)
+            if not _watching:
+                _restore_compile()
+
+    def stop(self) -> None:
+        """Stops recording for good."""
+        self.is_wanted = False
+        self.end()
 
     def begin(self) -> None:
         """Starts to record, if that is wanted."""
@@ -90,6 +91,27 @@ class _Recording(ForwardRecording):
         if self.is_over:
             return func(*args, **(kwargs or {}))
         return super().__torch_function__(func, types, args, kwargs)
+
+
+def _replace_compile() -> None:
+    original = torch.compile
+
+    @functools.wraps(original)
+    def compile(*args: Any, **kwargs: Any) -> Any:
+        for one in tuple(_watching):
+            one.stop()
+        return original(*args, **kwargs)
+
+    _compiles[:] = original, compile
+    torch.compile = compile
+
+
+def _restore_compile() -> None:
+    original, ours = _compiles
+    # Somebody else may have wrapped ours meanwhile: theirs stays, and ours passes through.
+    if torch.compile is ours:
+        torch.compile = original
+    _compiles.clear()
 
 
 def _insert_at_bottom(mode: TorchFunctionMode) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,3 +64,12 @@ def without_single_names(frame: pd.DataFrame, keep: list[str]) -> pd.DataFrame:
 def without_single_part(frame: pd.DataFrame) -> pd.DataFrame:
     """Drops the part where there is but one."""
     return frame.drop(columns="part") if (frame["part"] == "").all() else frame
+
+
+def exact(column: pd.Series[Any], values: Sequence[Any]) -> pd.Series[Any]:
+    """Returns a column as it is, but for whole numbers with gaps: floats lose digits of seeds."""
+    known = [value for value in values if value is not None]
+    if len(known) == len(values) or not all(type(value) is int for value in known):
+        return column
+    kind = "UInt64" if max(known, default=0) > np.iinfo(np.int64).max else "Int64"
+    return pd.Series(values, dtype=kind)

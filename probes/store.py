@@ -22,6 +22,7 @@ from .arrays import unpack
 from .errors import StoreError as StoreError, explained
 from .frames import (
     conditions,
+    exact,
     named,
     quoted,
     series_named,
@@ -354,6 +355,8 @@ def runs(folder: str | os.PathLike[str]) -> pd.DataFrame:
     columns = ["path", "status", "started", "ended", "steps", "last_step", "loss", "error"]
     described = sorted({name for row in found for name in row} - set(columns))
     frame = pd.DataFrame(found, columns=[*columns, *described])
+    for name in described:
+        frame[name] = exact(frame[name], [row.get(name) for row in found])
     for name in ("started", "ended"):
         frame[name] = pd.to_datetime(frame[name], utc=True, errors="coerce")
     return frame.astype({"steps": "Int64", "last_step": "Int64", "loss": "float64"})

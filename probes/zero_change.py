@@ -46,11 +46,12 @@ class Session:
                 "gradients with torch.autograd.grad can use probe.watch({...}, total=loss)."
             )
         run = Run(self._folder)
-        steps, terms = len(run.steps), run.terms
+        steps, terms = run.steps, run.terms
         named = ", ".join(terms) if len(terms) <= 6 else f"{', '.join(terms[:6])}, ..."
         return (
-            f"{steps} steps with {_counted(len(terms), 'loss term')} ({named}) are recorded in "
-            f"{self._folder}; see `gradpath watch {self._folder} --once`."
+            f"{_counted(len(steps), 'step')} with {_counted(len(terms), 'loss term')} ({named}) "
+            f"{'is' if len(steps) == 1 else 'are'} recorded in {self._folder}; "
+            f"see `gradpath watch {self._folder} --once`."
         )
 
 

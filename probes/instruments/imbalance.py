@@ -44,16 +44,16 @@ class Imbalance:
     distances: Schedule = field(default_factory=often)
     name: str = "imbalance"
     reads: Reads = "gradients"
-    _chosen: dict[str, str] = field(default_factory=dict)
+    _chosen: list[str] = field(default_factory=list)  # by their names: parts may get others
 
     def measure(self, snapshot: Snapshot) -> Iterator[Record]:
         """Yields the ratios; nothing for a single term."""
         if len(snapshot.gradients) < 2:
             return
-        reference = self._chosen.get(snapshot.part)
-        if reference not in snapshot.terms:
+        reference = next((each for each in self._chosen if each in snapshot.terms), None)
+        if reference is None:
             reference = self.reference or self._choose(snapshot)
-            self._chosen[snapshot.part] = reference
+            self._chosen.append(reference)
             yield Event("reference", f"Terms are compared with {reference}.", self.name)
         found = snapshot.statistics.ratios(reference)
         others = [row for row, term in enumerate(found.terms) if term != reference]

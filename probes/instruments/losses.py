@@ -18,6 +18,7 @@ class Losses:
 
     By default every ten steps, as long as that takes less than a hundredth of the time: finding the
     terms of a loss takes as long as a step of a very small network. `probe.backward` knows them.
+    Where another instrument has them found, they are recorded in any case.
 
     Where a term was given as values at points, also their standard deviation. The first value that
     is not finite is a finding.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
@@ -157,6 +159,41 @@ class TestCompiled:
         with pytest.raises(GraphError, match="donated_buffer = False"):
             term_gradients({"loss": loss_of()}, layout)
         loss_of().backward()
+
+    def test_code_from_the_cache_that_would_overwrite_what_it_has_saved(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With donated buffers off, PyTorch runs it twice without a word, and wrongly."""
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+        net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+        layout = ParameterLayout.of(net)
+        x = torch.linspace(0, 1, 16)[:, None]
+
+        def losses() -> dict[str, Tensor]:
+            torch.compiler.reset()
+            u = torch.compile(net)(x)
+            return {"data": (u - x).square().mean(), "size": u.square().mean()}
+
+        def gradient(terms: dict[str, Tensor]) -> Tensor:
+            net.zero_grad()
+            (terms["data"] + terms["size"]).backward()
+            return layout.flatten([parameter.grad for parameter in net.parameters()])
+
+        expected = gradient(losses())
+        with functorch_config.patch(donated_buffer=False):
+            live = losses()
+            first, second = (
+                layout.flatten(
+                    torch.autograd.grad(live["data"], [*net.parameters()], retain_graph=True)
+                )
+                for _ in range(2)
+            )
+            if torch.allclose(first, second):
+                pytest.skip("This PyTorch has no such code.")
+            live = losses()
+            found = term_gradients(live, layout)
+            torch.testing.assert_close(found.sum(dim=0).as_subclass(Tensor), expected)
+            assert torch.equal(gradient(live), expected)
 
     def test_donated_buffers_switched_off(self) -> None:
         net = Net()

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 SCRIPT = ("{python}",)
 TORCHRUN = (*SCRIPT, *"-m torch.distributed.run --standalone --nproc-per-node=2".split())
+
+
+class Order(Enum):
+    """Which of the two runs of a script is over before the other begins.
+
+    They share the compiled code that PyTorch keeps on disk, which stays as the first one made it.
+    """
+
+    TOGETHER = "together"
+    PLAIN_FIRST = "plain first"
+    PROBED_FIRST = "probed first"
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,9 @@ class Case:
         gradients: whether they are known by term; else that of the total alone.
         converges: whether the ends of the spectrum are known to the tolerance asked for.
         command: how the script is started.
+        script: its name; that of the case if left out.
+        arguments: that it is given.
+        order: of its two runs.
     """
 
     shows: str
@@ -37,6 +52,9 @@ class Case:
     gradients: bool = True
     converges: bool = True
     command: tuple[str, ...] = field(default=SCRIPT)
+    script: str = ""
+    arguments: tuple[str, ...] = ()
+    order: Order = Order.TOGETHER
 
 
 POSITIONS = "terms are named by their position; the callback names them after the problem"
@@ -80,6 +98,11 @@ CASES = {
             "condition_scalar_loss#3": 20.0,
         },
         note="conditions are told apart by their order; the callback has their names",
+    ),
+    "physicsnemo_poisson": Case(
+        "Poisson's equation, the residual of a symbolic equation",
+        "nvidia-physicsnemo",
+        {"loss_pde": 1.0, "loss_bc": 10.0},
     ),
     "neurodiffeq_ode": Case(
         "an ordinary differential equation",
@@ -137,12 +160,33 @@ CASES = {
     "lbfgs": Case("L-BFGS with a line search", "torch", {"loss_r": 1.0, "loss_0": 5.0}),
     "accumulation": Case("gradients of four micro-batches", "torch", {"ce": 1.0, "penalty": 0.1}),
     "compiled": Case(
-        "a compiled model",
+        "a compiled model, once it has been run plainly",
         "torch",
         {"mse": 1.0, "size": 0.1},
         curvature=(),
         gradients=False,
-        missing="compiled",
+        missing="can run only once",
+        note="PyTorch finds the backward pass on disk as the plain run has compiled it",
+        order=Order.PLAIN_FIRST,
+    ),
+    "compiled_first": Case(
+        "a compiled model, probed from its first run on",
+        "torch",
+        {"mse": 1.0, "size": 0.1},
+        curvature=(),
+        missing="compiled code twice",
+        note="PyTorch compiles the backward pass at a probed step, so that it can run again",
+        script="compiled",
+        order=Order.PROBED_FIRST,
+    ),
+    "compiled_retainable": Case(
+        "a compiled model, `donated_buffer` off",
+        "torch",
+        {"mse": 1.0, "size": 0.1},
+        curvature=(),
+        missing="compiled code twice",
+        script="compiled",
+        arguments=("--retainable",),
     ),
     "data_parallel": Case(
         "DistributedDataParallel, two processes with gloo",

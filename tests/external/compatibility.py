@@ -24,9 +24,11 @@ run`, and ended both times with the same bits. Written by Python {python}, PyTor
 TAIL = """
 Histograms: how many pairs of a term and a layer have them. Spectrum: the terms of which both ends
 are measured, besides the weighted sum. How each framework is best watched,
-and by which names, is told in [frameworks.md](frameworks.md).
+and by which names, is told in [frameworks.md](frameworks.md). Five of the scripts, trained for
+longer, are in [gallery.md](gallery.md).
 
-PhysicsNeMo is not in the table: what PyPI has of it brings PyTorch with CUDA.
+PhysicsNeMo is in the table where it is installed, which `make compatibility` does not do
+([why](frameworks.md#physicsnemo)).
 """
 
 

@@ -16,6 +16,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--compatibility", None) and config.getoption("numprocesses", None):
+        raise pytest.UsageError("Each process knows a part of the table: leave -n out.")
+
+
 @pytest.fixture(scope="session")
 def outcomes(request: pytest.FixtureRequest) -> Iterator[Callable[[Outcome], None]]:
     """Takes note of what one script has shown."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ import torch
 from torch import Tensor
 
 from gradpath.probes import Run
-from tests.external.cases import CASES, Case
+from tests.external.cases import CASES, Case, Order
 from tests.external.compatibility import Outcome
 
 SCRIPTS = Path(__file__).parent / "scripts"
-IMPORTED_AS = {"DeepXDE": "deepxde", "pina-mathlab": "pina"}
+IMPORTED_AS = {"DeepXDE": "deepxde", "pina-mathlab": "pina", "nvidia-physicsnemo": "physicsnemo"}
 
 # These tell of the step that has been taken, not of what the script is like.
 PASSING = "No stability limit is known for this"
@@ -33,7 +34,8 @@ def run(command: tuple[str, ...], *arguments: str, folder: Path) -> None:
     found = subprocess.run(
         [part.format(python=sys.executable) for part in (*command, *arguments)],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(folder.parent / "compiled")},
         capture_output=True,
         text=True,
         timeout=280,
@@ -61,7 +63,8 @@ def first_weights(run: Run) -> dict[str, float]:
 
 
 def test_every_script_is_a_case() -> None:
-    assert {each.stem for each in SCRIPTS.glob("*.py")} == set(CASES)
+    cases = {case.script or name for name, case in CASES.items()}
+    assert {each.stem for each in SCRIPTS.glob("*.py")} == cases
 
 
 def test_no_script_knows_of_gradpath() -> None:
@@ -75,15 +78,20 @@ def test_script(name: str, tmp_path: Path, outcomes: Callable[[Outcome], None]) 
     case = CASES[name]
     if importlib.util.find_spec(IMPORTED_AS.get(case.package, case.package)) is None:
         pytest.skip(f"{case.package} is not installed")
-    script = str(SCRIPTS / f"{name}.py")
+    script = (str(SCRIPTS / f"{case.script or name}.py"), *case.arguments)
     # torchrun would take our options for its own.
     gradpath = ("-m", *(("--",) if len(case.command) > 1 else ()), "gradpath")
-    probe = (*gradpath, "run", "--run", "run")
-    # Side by side: most of the time is spent on importing torch, twice.
+    plain = partial(run, case.command, *script, folder=tmp_path / "plain")
+    probe = (*gradpath, "run", "--run", "run", *script)
+    probed = partial(run, case.command, *probe, folder=tmp_path / "probed")
+    # Side by side where they may: most of the time is spent on importing torch, twice.
     with ThreadPoolExecutor() as pool:
-        plain = pool.submit(run, case.command, script, folder=tmp_path / "plain")
-        run(case.command, *probe, script, folder=tmp_path / "probed")
-        plain.result()
+        first, second = (plain, probed) if case.order is Order.PLAIN_FIRST else (probed, plain)
+        begun = pool.submit(first)
+        if case.order is not Order.TOGETHER:
+            begun.result()
+        second()
+        begun.result()
     outcomes(outcome_of(name, tmp_path / "plain", tmp_path / "probed"))
 
 
@@ -99,7 +107,7 @@ def outcome_of(name: str, plain: Path, probed: Path) -> Outcome:
     assert case.missing in " ".join(reasons)
     return Outcome(
         case.package,
-        name,
+        case.script or name,
         case.shows,
         first_weights(found),
         len(found.histograms()[["term", "layer"]].drop_duplicates()),

@@ -256,6 +256,61 @@ def failing_closure(steps: int) -> Trained:
     return Trained({"net": net}, [optimizer], seen=seen)
 
 
+def lbfgs_with_micro_batches(steps: int) -> Trained:
+    """Several backward passes an evaluation, several evaluations a step."""
+    seeded()
+    net = network(dtype=torch.float64)
+    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=3)
+    batches = [points(8, torch.float64) for _ in range(3)]
+    for _ in range(steps):
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            total = torch.zeros((), dtype=torch.float64)
+            for x in batches:
+                u = net(x)
+                data = F.mse_loss(u, torch.sin(x))
+                size = u.square().mean()
+                loss = (data + 0.1 * size) / len(batches)
+                loss.backward()
+                total += loss.detach()
+            return total
+
+        optimizer.step(closure)
+    return Trained({"net": net}, [optimizer])
+
+
+def closure_that_fails_midway(steps: int) -> Trained:
+    """A line search that an error ends after some evaluations; the parameters stay where it was."""
+    seeded()
+    net = network(dtype=torch.float64)
+    optimizer = torch.optim.LBFGS(
+        net.parameters(), lr=1e-3, max_iter=4, tolerance_grad=0, tolerance_change=0
+    )
+    x = points(8, torch.float64)
+    seen = []
+    for step in range(steps):
+        evaluations = 0
+
+        def closure() -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            optimizer.zero_grad()
+            u = net(x)
+            data, size = F.mse_loss(u, torch.sin(x)), u.square().mean()
+            loss = data + 0.1 * size
+            loss.backward()
+            if step % 4 == 1 and evaluations == 2:  # noqa: B023
+                raise ValueError
+            return loss
+
+        try:
+            optimizer.step(closure)
+        except ValueError:
+            seen.append(step)
+    return Trained({"net": net}, [optimizer], seen=seen)
+
+
 def adam_then_lbfgs(steps: int) -> Trained:
     seeded()
     net = network()
@@ -692,6 +747,51 @@ def learned_weights(steps: int) -> Trained:
     return Trained({"net": net}, [optimizer], tensors={"log_variances": log_variances})
 
 
+class FirstOrder(torch.autograd.Function):
+    """A function of the user's whose gradient has no graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * ctx.saved_tensors[0].cos()
+
+
+def own_function(steps: int) -> Trained:
+    seeded()
+    net = network()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        u: Tensor = FirstOrder.apply(net(points()))  # type: ignore[no-untyped-call]
+        data = (u - 0.5).square().mean()
+        size = u.square().mean()
+        (data + 0.1 * size).backward()
+        optimizer.step()
+    return Trained({"net": net}, [optimizer])
+
+
+def gradient_penalty(steps: int) -> Trained:
+    """A critic whose loss has the gradient of its own output in it."""
+    seeded()
+    critic = network()
+    optimizer = torch.optim.Adam(critic.parameters(), 1e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        x = points().requires_grad_()
+        score = critic(x)
+        (slope,) = torch.autograd.grad(score.sum(), x, create_graph=True)
+        distance = score.mean()
+        penalty = (slope.norm(dim=1) - 1).square().mean()
+        (distance + 10 * penalty).backward()
+        optimizer.step()
+    return Trained({"critic": critic}, [optimizer])
+
+
 def moving_average(steps: int) -> Trained:
     """A copy of the model that follows it, and a scheduler."""
     seeded()
@@ -763,6 +863,16 @@ LOOPS: dict[str, tuple[Callable[[int], Trained], Expected]] = {
     "L-BFGS": (lbfgs, Expected(PAIR, {"residual": 1.0, "boundary": 5.0})),
     "SGD with a closure": (sgd_with_closure, Expected(PAIR)),
     "closure that fails": (failing_closure, Expected(PAIR)),
+    "L-BFGS with micro-batches": (
+        lbfgs_with_micro_batches,
+        Expected(FIT, {"data": 1.0, "size": 0.1}),
+    ),
+    "closure that fails midway": (
+        closure_that_fails_midway,
+        Expected(FIT, steps=lambda n: n - len(range(1, n, 4))),
+    ),
+    "own function": (own_function, Expected(FIT, has_curvature=False)),
+    "gradient penalty": (gradient_penalty, Expected({"": ("distance", "penalty")})),
     "Adam, then L-BFGS": (adam_then_lbfgs, Expected(PAIR)),
     "GradScaler": (scaled, Expected(FIT, {"data": 1.0, "size": 0.5}, adds_up=False)),
     "skipped steps": (

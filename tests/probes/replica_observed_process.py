@@ -70,6 +70,7 @@ def main(folder: Path) -> None:
     assert len(without) > 50
     assert len(trained.calls) >= 6 * STEPS
     (folder / f"differences.{rank}.json").write_text(json.dumps(found))
+    distributed.barrier()  # see examples/data_parallel.py
     distributed.destroy_process_group()
 
 

@@ -46,6 +46,7 @@ def main(folder: str, way: str) -> None:
     probe.detach()
     torch.save([p.detach() for p in net.parameters()], f"{folder}.{rank}.pt")
     if is_distributed:
+        distributed.barrier()  # see examples/data_parallel.py
         distributed.destroy_process_group()
 
 

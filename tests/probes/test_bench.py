@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -71,6 +71,33 @@ def test_a_budget_chooses_among_the_steps_of_another_schedule() -> None:
     bench, clock = bench_with(Named("a", within_budget(0.5, log_spaced(1))))
     clock.training = 1000.0
     assert [step for step in range(101) if bench.due("", step)] == [0, 1, 10, 100]
+
+
+@dataclass
+class OfLosses(Named):
+    reads: Literal["losses"] = "losses"
+
+
+def test_losses_are_recorded_wherever_others_measure_and_pay_where_they_are_alone() -> None:
+    losses = OfLosses("losses", within_budget(0.1, every(1)))
+    bench, clock = bench_with(Named("gradients", every(10)), losses)
+    steps = []
+    for step in range(100):
+        due = bench.due("", step)
+        steps += [step] if losses in due else []
+        if due:
+            bench.count("", due)
+            bench.charge("", due, 100.0 if len(due) > 1 else 0.1)
+        clock.training += 0.1
+    alone = [step for step in steps if step % 10]
+    assert set(range(0, 100, 10)) <= set(steps)
+    assert 0.1 * len(alone) == pytest.approx(0.1 * clock.training, rel=0.2)
+
+
+def test_losses_without_a_budget_are_recorded_when_their_schedule_says() -> None:
+    bench, _ = bench_with(Named("gradients", every(2)), OfLosses("losses", every(3)))
+    due = [[one.name for one in bench.due("", step)] for step in range(4)]
+    assert due == [["gradients", "losses"], [], ["gradients"], ["losses"]]
 
 
 def test_parts_have_budgets_of_their_own() -> None:

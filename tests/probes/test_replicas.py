@@ -71,6 +71,6 @@ def test_200_steps_of_two_processes_end_in_the_same_bits_with_a_probe(tmp_path: 
         assert json.loads((tmp_path / f"differences.{rank}.json").read_text()) == []
     run = Run(tmp_path / "run")
     assert run.steps[0] == 0
-    assert run.steps[-1] >= 190
+    assert run.steps[-1] >= 180  # gradients at every 20th step; more where there was time for it
     assert len(run.eigenvalues())
     assert run.scalars("self_check")["value"].max() < 1e-5

@@ -562,6 +562,15 @@ def test_one_row_a_run(tmp_path: Path, written: Path) -> None:
     assert "tags" not in frame
 
 
+@pytest.mark.parametrize("seed", [7, 2**53 + 1, 2**64 - 1])
+def test_seeds_keep_every_digit_beside_a_run_that_has_none(tmp_path: Path, seed: int) -> None:
+    RunWriter(tmp_path / "a", metadata={"seed": seed}).finish()
+    RunWriter(tmp_path / "b").finish()
+    seeds = runs(tmp_path).set_index("path")["seed"]
+    assert seeds[str(tmp_path / "a")] == seed
+    assert pd.isna(seeds[str(tmp_path / "b")])
+
+
 def test_a_folder_without_runs_has_no_rows(tmp_path: Path) -> None:
     frame = runs(tmp_path)
     assert frame.empty

@@ -1,7 +1,12 @@
-"""A model that is compiled."""
+"""A model that is compiled; with --retainable, so that its backward pass can run twice."""
+
+import sys
 
 import torch
+import torch._functorch.config
 from torch import nn
+
+torch._functorch.config.donated_buffer = "--retainable" not in sys.argv
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2))

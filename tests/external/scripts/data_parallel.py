@@ -22,4 +22,5 @@ for _ in range(20):
     optimizer.step()
 if rank == 0:
     torch.save(net.state_dict(), "state.pt")
+distributed.barrier()  # see examples/data_parallel.py
 distributed.destroy_process_group()

@@ -1,8 +1,11 @@
 """A physics-informed DeepONet: antiderivatives of random functions."""
 
+import sys
+
 import torch
 from torch import nn
 
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 torch.manual_seed(0)
 
 
@@ -34,7 +37,7 @@ def loss_physics(model, v, a):
     return (s_x - a * torch.cos(x)).pow(2).mean()
 
 
-for _ in range(30):
+for _ in range(STEPS):
     a = torch.randn(32, 1)
     v = a * torch.cos(sensors)
     loss_bcs = loss_operator(model, v)

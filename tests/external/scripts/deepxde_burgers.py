@@ -1,6 +1,7 @@
 """Burgers' equation with DeepXDE: Adam first, then L-BFGS."""
 
 import os
+import sys
 
 os.environ["DDE_BACKEND"] = "pytorch"
 
@@ -8,6 +9,7 @@ import deepxde as dde
 import numpy as np
 import torch
 
+ITERATIONS = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 dde.config.set_random_seed(1)
 
 
@@ -28,8 +30,8 @@ net = dde.nn.FNN([2, 12, 12, 1], "tanh", "Glorot normal")
 model = dde.Model(data, net)
 
 model.compile("adam", lr=1e-3, loss_weights=[1, 10, 100])
-model.train(iterations=30)
-dde.optimizers.set_LBFGS_options(maxiter=20)
+model.train(iterations=ITERATIONS)
+dde.optimizers.set_LBFGS_options(maxiter=ITERATIONS)
 dde.optimizers.config.LBFGS_options["iter_per_step"] = 10
 model.compile("L-BFGS", loss_weights=[1, 10, 100])
 model.train()

@@ -1,6 +1,7 @@
 """An inverse problem with DeepXDE: the decay rate of an equation is trained with the network."""
 
 import os
+import sys
 
 os.environ["DDE_BACKEND"] = "pytorch"
 
@@ -8,6 +9,7 @@ import deepxde as dde
 import numpy as np
 import torch
 
+ITERATIONS = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 dde.config.set_random_seed(1)
 rate = dde.Variable(1.0)
 
@@ -25,5 +27,5 @@ net = dde.nn.FNN([1, 16, 16, 1], "tanh", "Glorot uniform")
 
 model = dde.Model(data, net)
 model.compile("adam", lr=0.01, external_trainable_variables=rate, loss_weights=[1, 1, 20])
-model.train(iterations=30)
+model.train(iterations=ITERATIONS)
 torch.save({**net.state_dict(), "rate": rate.detach()}, "state.pt")

@@ -1,8 +1,11 @@
 """A generative adversarial network: two models, two optimizers, three losses."""
 
+import sys
+
 import torch
 from torch import nn
 
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 torch.manual_seed(0)
 generator = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
 discriminator = nn.Sequential(nn.Linear(2, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1))
@@ -11,7 +14,7 @@ optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 
 criterion = nn.BCEWithLogitsLoss()
 ones, zeros = torch.ones(32, 1), torch.zeros(32, 1)
 
-for _ in range(30):
+for _ in range(STEPS):
     data = torch.randn(32, 2) * 0.5 + 1
     fake = generator(torch.randn(32, 4))
 

@@ -1,6 +1,7 @@
 """A small GPT with an auxiliary loss that keeps the logits small."""
 
 import math
+import sys
 
 import torch
 from torch import nn
@@ -45,11 +46,14 @@ class GPT(nn.Module):
         return F.linear(self.ln_f(x), self.wte.weight)
 
 
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 torch.manual_seed(0)
 model = GPT()
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1)
-for _ in range(20):
-    tokens = torch.randint(32, (8, 17))
+for _ in range(STEPS):
+    # What comes next follows from the two tokens before.
+    start, stride = torch.randint(32, (8, 1)), torch.randint(1, 9, (8, 1))
+    tokens = (start + stride * torch.arange(17)) % 32
     logits = model(tokens[:, :-1])
     loss = F.cross_entropy(logits.reshape(-1, 32), tokens[:, 1:].reshape(-1))
     z_loss = logits.logsumexp(-1).pow(2).mean()

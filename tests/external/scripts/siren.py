@@ -1,10 +1,12 @@
 """A SIREN that is fitted to the values and the gradients of an image."""
 
 import math
+import sys
 
 import torch
 from torch import nn
 
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 torch.manual_seed(0)
 
 
@@ -26,7 +28,7 @@ coords = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 
 image = torch.exp(-4 * coords.pow(2).sum(-1, keepdim=True))
 image_gradients = -8 * coords * image
 
-for _ in range(30):
+for _ in range(STEPS):
     x = coords.clone().requires_grad_()
     y = siren(x)
     y_grad = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)[0]

@@ -1,8 +1,11 @@
 """Two tasks, whose weights are trained as the uncertainty of each (Kendall et al., 2018)."""
 
+import sys
+
 import torch
 from torch import nn
 
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 torch.manual_seed(0)
 trunk = nn.Sequential(nn.Linear(4, 16), nn.Tanh())
 depth_head, normal_head = nn.Linear(16, 1), nn.Linear(16, 3)
@@ -11,7 +14,7 @@ models = nn.ModuleList([trunk, depth_head, normal_head])
 optimizer = torch.optim.Adam([*models.parameters(), log_vars], lr=1e-3)
 x, depth, normal = torch.randn(64, 4), torch.randn(64, 1), torch.randn(64, 3)
 
-for _ in range(30):
+for _ in range(STEPS):
     features = trunk(x)
     depth_loss = nn.functional.mse_loss(depth_head(features), depth)
     normal_loss = nn.functional.l1_loss(normal_head(features), normal)

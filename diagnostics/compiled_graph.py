@@ -1,0 +1,46 @@
+"""What compiled code has saved for its backward pass, kept while that runs more than once.
+
+Compiled code may use the memory of what it has saved for something else, once it has read it. Where
+`torch._functorch.config.donated_buffer` is on, PyTorch refuses to run such code twice. Where it is
+off, PyTorch believes that there is none; but its cache on disk may hold what was compiled with it
+on (seen with PyTorch 2.13). Run twice, that computes wrong gradients without a word, and the user's
+own backward pass would be the second time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from .hooks import walk_below
+
+
+class SavedByCompiledCode:
+    """Copies of what the compiled parts of a graph have saved.
+
+    Args:
+        ends: where the graph begins.
+
+    Raises:
+        RuntimeError: PyTorch's, where the graph has been freed.
+    """
+
+    def __init__(self, ends: Sequence[Tensor | GradientEdge]) -> None:
+        self._copies: list[tuple[Tensor, Tensor]] = []
+        config = sys.modules.get("torch._functorch.config")
+        if config is None or config.donated_buffer:
+            return
+        for node in walk_below(ends):
+            if type(node).__name__.startswith("CompiledFunction"):
+                for saved in getattr(node, "saved_tensors", ()):
+                    # Who could be overwritten has memory of its own for each entry.
+                    if 0 not in saved.stride():
+                        self._copies.append((saved, saved.detach().clone()))
+
+    def restore(self) -> None:
+        """Puts everything back; autograd takes no note, for to it nothing has changed."""
+        for saved, copy in self._copies:
+            saved.data.copy_(copy)
