@@ -21,6 +21,7 @@ class Session:
 
     def __init__(self, folder: str | os.PathLike[str], instruments: str, script: str) -> None:
         self._folder = Path(folder)
+        self._error: BaseException | None = None
         self._probe = Probe(
             None, folder, instruments=instruments, metadata={"script": script}
         ).attach()
@@ -31,6 +32,7 @@ class Session:
 
     def fail(self, error: BaseException) -> None:
         """Ends the run with what ended the script."""
+        self._error = error
         self._probe.__exit__(type(error), error, None)
 
     def summary(self) -> str | None:
@@ -41,6 +43,8 @@ class Session:
         if failure is not None:
             return f"Nothing more was recorded: {failure}"
         if not self._folder.exists():
+            if self._error is not None:
+                return "Nothing was recorded: the script ended before its first backward pass."
             return (
                 "No backward pass was seen, so nothing was recorded; a loop that takes its "
                 "gradients with torch.autograd.grad can use probe.watch({...}, total=loss)."

@@ -66,7 +66,10 @@ def origin(frame: pd.DataFrame, run: Run) -> str:
     """Returns a sentence on the part and the batch of rows, after a space; "" if it goes unsaid."""
     words = ""
     if "part" in frame and len(run.parts) > 1:
-        words += f" This is part {plain(frame['part'].iloc[0])} of {len(run.parts)} (`part=`)."
+        words += (
+            f" Of the {len(run.parts)} parts that are trained apart, this is "
+            f"{plain(frame['part'].iloc[0])}."
+        )
     batch = frame["batch"].iloc[0] if "batch" in frame else "training"
     if batch != "training":
         words += f" Measured on the fixed batch {plain(batch)}, not on that of the training step."

@@ -317,7 +317,10 @@ def _relative(rows: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reference(run: Run, rows: pd.DataFrame) -> str:
-    """Returns the term that the others are compared with: the one without ratios."""
-    compared = set(rows["term"])
-    others = [term for term in run.terms if term not in compared]
+    """Returns the term that the others are compared with: the one of the part without ratios."""
+    weights = run.scalars("weight")
+    if "part" in weights and "part" in rows:
+        weights = weights[weights["part"] == rows["part"].iloc[0]]
+    known, compared = set(weights["term"]), set(rows["term"])
+    others = [term for term in run.terms if term in known and term not in compared]
     return others[0] if others else "reference"

@@ -198,7 +198,7 @@ class _Decades:
     def place(self, values: Values) -> Values:
         """Returns where values stand on the axis."""
         scaled = values / 10.0**self.first
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # at zero
             outer = np.sign(scaled) * (np.log10(np.abs(scaled)) + 1)
         return np.where(np.abs(scaled) <= 1, scaled, outer)
 
