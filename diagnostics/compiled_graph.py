@@ -1,15 +1,14 @@
 """What compiled code has saved for its backward pass, kept while that runs more than once.
 
-Compiled code may use the memory of what it has saved for something else, once it has read it. Where
-`torch._functorch.config.donated_buffer` is on, PyTorch refuses to run such code twice. Where it is
-off, PyTorch believes that there is none; but its cache on disk may hold what was compiled with it
-on (seen with PyTorch 2.13). Run twice, that computes wrong gradients without a word, and the user's
-own backward pass would be the second time.
+Compiled code may use the memory of what it has saved for something else, once it has read it.
+PyTorch refuses to run such code twice where it knows of it; but its cache on disk may hold such
+code for a graph of which it knows nothing of the kind (seen with PyTorch 2.13, by other settings of
+`donated_buffer` and of its caches). Run twice, that computes wrong gradients without a word, and
+the user's own backward pass would be the second time.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -30,14 +29,11 @@ class SavedByCompiledCode:
 
     def __init__(self, ends: Sequence[Tensor | GradientEdge]) -> None:
         self._copies: list[tuple[Tensor, Tensor]] = []
-        config = sys.modules.get("torch._functorch.config")
-        if config is None or config.donated_buffer:
-            return
         for node in walk_below(ends):
             if type(node).__name__.startswith("CompiledFunction"):
                 for saved in getattr(node, "saved_tensors", ()):
-                    # Who could be overwritten has memory of its own for each entry.
-                    if 0 not in saved.stride():
+                    # Parameters and what is expanded are never overwritten.
+                    if not saved.requires_grad and 0 not in saved.stride():
                         self._copies.append((saved, saved.detach().clone()))
 
     def restore(self) -> None:

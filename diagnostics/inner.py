@@ -25,7 +25,7 @@ def inner_products(
         tensor([[11.,  1.]], dtype=torch.float64)
     """
     length = max(1, _ENTRIES // max(1, rows.shape[0], others.shape[0]))
-    total = torch.zeros(rows.shape[0], others.shape[0], dtype=torch.float64)
+    total = torch.zeros(rows.shape[0], others.shape[0], dtype=torch.float64, device="cpu")
     for start in range(0, rows.shape[1], length):
         piece = slice(start, start + length)
         total += (_double(rows[:, piece]) @ _double(others[:, piece]).mT).cpu()

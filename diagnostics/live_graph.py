@@ -61,17 +61,18 @@ def differentiate(
         seeds = [g.clone() if g.is_inference() else g for g in grad_outputs or ()]
         with torch.set_grad_enabled(create_graph), _translated():
             saved = SavedByCompiledCode(outputs)
-            found = torch.autograd.grad(
-                outputs,
-                inputs,
-                seeds or None,
-                retain_graph=True,
-                create_graph=create_graph,
-                allow_unused=True,
-                is_grads_batched=batched,
-            )
-            saved.restore()
-            return found
+            try:
+                return torch.autograd.grad(
+                    outputs,
+                    inputs,
+                    seeds or None,
+                    retain_graph=True,
+                    create_graph=create_graph,
+                    allow_unused=True,
+                    is_grads_batched=batched,
+                )
+            finally:
+                saved.restore()
 
 
 def differentiate_each(
@@ -109,14 +110,16 @@ def differentiate_each(
         for index, (outputs, seeds) in enumerate(losses):
             found = nothing
             if outputs:
-                found = torch.autograd.grad(
-                    outputs,
-                    inputs,
-                    seeds,
-                    retain_graph=retain_graph or index != last,
-                    allow_unused=True,
-                )
-                saved.restore()
+                try:
+                    found = torch.autograd.grad(
+                        outputs,
+                        inputs,
+                        seeds,
+                        retain_graph=retain_graph or index != last,
+                        allow_unused=True,
+                    )
+                finally:
+                    saved.restore()
             take(index, found)
 
 

@@ -34,9 +34,21 @@ class ForwardPasses:
     """Records forward passes between `begin` and `end`, in the thread that calls them."""
 
     def __init__(self) -> None:
-        self.is_wanted = True
+        self._may_record = True
+        self._is_needed = True
+        self._was_ever_needed = False
         self._active: _Recording | None = None
         self._over: list[_Recording] = []
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether forward passes of measured steps are recorded."""
+        return self._may_record and self._is_needed
+
+    def learn(self, is_needed: bool) -> None:
+        """Takes note of whether one pass needs it; of a GAN's losses one may and one may not."""
+        self._was_ever_needed |= is_needed
+        self._is_needed = self._was_ever_needed
 
     @property
     def is_recording(self) -> bool:
@@ -46,7 +58,7 @@ class ForwardPasses:
     def watch_compiler(self) -> None:
         """Stops recording for good as soon as something is compiled, or if something has been."""
         if _has_compiled():
-            self.is_wanted = False
+            self._may_record = False
             return
         if not _watching:
             _replace_compile()
@@ -61,7 +73,7 @@ class ForwardPasses:
 
     def stop(self) -> None:
         """Stops recording for good."""
-        self.is_wanted = False
+        self._may_record = False
         self.end()
 
     def begin(self) -> None:

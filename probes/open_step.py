@@ -109,6 +109,33 @@ class OpenStep:
         self.passes.clear()
         self.records.clear()
         self.micro_batches = False
+        # An error inside of `optimizer.step` may have left the parameters elsewhere.
+        self.versions = version_of(self.layout.parameters)
+        if self.parameters_before is not None:
+            self.parameters_before = self.layout.flatten()
+
+    def tell_apart(self, one: Pass) -> None:
+        """Numbers terms whose names other passes of this step have as well.
+
+        In `loss.backward(retain_graph=True); boundary.backward()` both have the boundary, and what
+        the step is taken with is the sum of both.
+        """
+        one.given_key = one.key
+        earlier = list(self.passes.values())
+        for place, each in enumerate(earlier):
+            if each.given_key == one.given_key:
+                earlier = earlier[:place]  # a micro-batch of it, numbered as it is
+                break
+        names = {name for each in earlier for name in each.names}
+        identities = set().union(*(each.key for each in earlier))
+        one.terms = tuple(
+            replace(
+                term,
+                name=numbered(term.name, names),
+                identity=numbered(term.identity, identities),
+            )
+            for term in one.terms
+        )
 
     def restrict(self, part: Part) -> None:
         """Keeps what belongs to a part that is smaller than the step was thought to be."""

@@ -57,6 +57,7 @@ class Pass:
         total_gradient: what the pass has added to `.grad`, where that is all there is.
         hessians: by term, where the user gave values rather than a graph; a function is called
             when one is wanted. None where they are taken from the graph.
+        given_key: its key before terms of other passes of the step had names of theirs.
     """
 
     terms: tuple[Term, ...]
@@ -69,6 +70,7 @@ class Pass:
     own_gradient: Tensor | None = None
     total_gradient: Tensor | None = None
     hessians: Mapping[str, SymmetricOperator | Callable[[], SymmetricOperator]] | None = None
+    given_key: frozenset[str] = frozenset()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from ..diagnostics.errors import GradpathError
 from .agenda import Agenda
 from .bench import Bench, wants
-from .closing import changes_of, close_step
+from .closing import changes_of, close_step, note_step_inside_of_a_pass
 from .fixed_batch import FixedBatch
 from .forward import ForwardPasses
 from .instruments.base import Instrument
@@ -145,6 +145,8 @@ class Stepping:
         if passing is not None:
             step, one = passing
             step.add(one)
+            if step.stepped and step.is_over:
+                self.close(step)  # by hooks, while the pass went on
             if self.is_attached and thread.inside is None:
                 self.forward.begin()  # a micro-batch may follow, whose terms get the same names
         if not call.keeps_graph:
@@ -156,6 +158,9 @@ class Stepping:
         thread = self.thread
         thread.inside, thread.evaluation = optimizer, 0
         for step in thread.open.values():
+            if thread.passing is not None:
+                note_step_inside_of_a_pass(step, self.bench)
+                continue
             if self._moves(optimizer, step):
                 self.measure_coming_step(step, [optimizer])
             step.release_graphs()
@@ -168,7 +173,7 @@ class Stepping:
         for step in list(thread.open.values()):
             if self._moves(optimizer, step):
                 step.stepped.append(optimizer)
-                if step.is_over:
+                if step.is_over and thread.passing is None:
                     self.close(step)
         if self.is_attached and self.forward.is_wanted and self.agenda.may_be_due():
             self.forward.begin()
@@ -241,7 +246,10 @@ class Stepping:
             return None
         step = self.thread.open.get(part)
         if step is None:
-            return self.open(part, due)
+            step = self.open(part, due)
+            step.tell_apart(one)
+            return step
+        step.tell_apart(one)
         if one.key in step.passes and gradients_are_gone(step.layout.parameters):
             step.begin_anew(one)
         return step
@@ -377,7 +385,11 @@ class Stepping:
 
     def _learn_whether_to_record(self, call: BackwardCall, one: Pass, recording: Any) -> None:
         """Stops recording forward passes where the terms are known without."""
-        if recording is None or any(term.value is None for term in one.terms):
+        if any(term.value is None for term in one.terms):
+            if recording is None:
+                self.forward.learn(True)
+            return
+        if recording is None:
             return
         plain = pass_of_call(call, None, self.scalers, self.renamed)
-        self.forward.is_wanted = one.key != plain.key or any(t.value is None for t in plain.terms)
+        self.forward.learn(one.key != plain.key or any(t.value is None for t in plain.terms))

@@ -792,6 +792,41 @@ def gradient_penalty(steps: int) -> Trained:
     return Trained({"critic": critic}, [optimizer])
 
 
+def term_taken_again(steps: int) -> Trained:
+    """A term that is differentiated in the sum and once more alone."""
+    seeded()
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        residual, boundary = residual_of(net, points()), boundary_of(net)
+        loss = residual + boundary
+        loss.backward(retain_graph=True)
+        boundary.backward()
+        optimizer.step()
+    return Trained({"net": net}, [optimizer])
+
+
+def steps_in_hooks(steps: int) -> Trained:
+    """An optimizer a parameter, which steps as soon as its gradient is there."""
+    seeded()
+    net = network()
+    optimizers: dict[Tensor, torch.optim.SGD] = {
+        p: torch.optim.SGD([p], 1e-2) for p in net.parameters()
+    }
+
+    def step(parameter: Tensor) -> None:
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    for parameter in net.parameters():
+        parameter.register_post_accumulate_grad_hook(step)
+    for _ in range(steps):
+        residual, boundary = residual_of(net, points()), boundary_of(net)
+        (residual + boundary).backward()
+    return Trained({"net": net}, list(optimizers.values()))
+
+
 def moving_average(steps: int) -> Trained:
     """A copy of the model that follows it, and a scheduler."""
     seeded()
@@ -845,6 +880,13 @@ def compiled_loss(steps: int) -> Trained:
     return Trained({"net": net}, [optimizer])
 
 
+def compiled_without_donated_buffers(steps: int) -> Trained:
+    """Compiled code whose backward pass may run more than once."""
+    config: Any = torch._functorch.config
+    with config.patch(donated_buffer=False):
+        return compiled_module(steps)
+
+
 Terms = dict[str, tuple[str, ...]]
 
 PAIR: Terms = {"": ("residual", "boundary")}
@@ -871,6 +913,11 @@ LOOPS: dict[str, tuple[Callable[[int], Trained], Expected]] = {
         closure_that_fails_midway,
         Expected(FIT, steps=lambda n: n - len(range(1, n, 4))),
     ),
+    "a term taken again": (
+        term_taken_again,
+        Expected({"": ("residual", "boundary", "boundary#2")}),
+    ),
+    "steps in hooks": (steps_in_hooks, Expected(PAIR, adds_up=False)),
     "own function": (own_function, Expected(FIT, has_curvature=False)),
     "gradient penalty": (gradient_penalty, Expected({"": ("distance", "penalty")})),
     "Adam, then L-BFGS": (adam_then_lbfgs, Expected(PAIR)),
@@ -925,6 +972,10 @@ LOOPS: dict[str, tuple[Callable[[int], Trained], Expected]] = {
 # torch.compile takes seconds, and needs a C++ compiler.
 COMPILED: dict[str, tuple[Callable[[int], Trained], Expected]] = {
     "compiled module": (compiled_module, Expected(FIT, has_curvature=False, adds_up=False)),
+    "compiled without donated buffers": (
+        compiled_without_donated_buffers,
+        Expected(FIT, {"data": 1.0, "size": 0.1}, has_curvature=False),
+    ),
     "compiled loss": (
         compiled_loss,
         Expected({"": ("loss",)}, has_curvature=False, adds_up=False),

@@ -1,7 +1,7 @@
 """An observer changes nothing, whichever way it is put on a loop: the same bits with it.
 
 The loops of `test_observer_loops.py` are watched from their first step to their last by one probe;
-here it comes and goes, is told the terms, or watches several threads.
+here it comes and goes, has company, is told the terms, or watches several threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gradpath.probes import Probe, Run
 from tests.probes.final_state import differences, state_of
-from tests.probes.loops import Trained, boundary_of, network, residual_of, seeded
+from tests.probes.loops import Trained, boundary_of, network, plain, residual_of, seeded
 
 STEPS = 200
 
@@ -66,6 +66,17 @@ def told_its_terms(folder: Path | None) -> Trained:
     return Trained({"net": net}, [optimizer])
 
 
+def two_probes(folder: Path | None) -> Trained:
+    """One probe inside of another, which goes first."""
+    if folder is None:
+        return plain(STEPS)
+    outer = Probe(None, folder, instruments="full", strict=True).attach()
+    with Probe(None, folder / "inner", instruments="full", strict=True):
+        trained = plain(STEPS)
+        outer.detach()
+    return trained
+
+
 def threads(folder: Path | None) -> Trained:
     """Two threads that train, each with random numbers of its own."""
     seeded()
@@ -100,6 +111,7 @@ def threads(folder: Path | None) -> Trained:
 WAYS: dict[str, tuple[Callable[[Path | None], Trained], set[str]]] = {
     "attached in cells": (attached_in_cells, {"residual", "boundary"}),
     "told its terms": (told_its_terms, {"data", "size"}),
+    "two probes": (two_probes, {"residual", "boundary"}),
     "threads": (threads, {"residual", "boundary"}),
 }
 
