@@ -19,6 +19,7 @@ from ..diagnostics.gradients import TermGradients
 from ..diagnostics.layout import ParameterLayout
 from ..diagnostics.stability import OptimizerStability
 from ..diagnostics.term_groups import numbered
+from ..diagnostics.terms import Term
 from .instruments.base import Instrument
 from .models import owned
 from .parts import Key, Part
@@ -97,14 +98,7 @@ class OpenStep:
         if all(one.structure != earlier.structure for earlier in self.passes.values()):
             names = {term.name for earlier in self.passes.values() for term in earlier.terms}
             identities = set().union(*self.passes)
-            one.terms = tuple(
-                replace(
-                    term,
-                    name=numbered(term.name, names),
-                    identity=numbered(term.identity, identities),
-                )
-                for term in one.terms
-            )
+            one.terms = _numbered(one.terms, names, identities)
             return
         self.passes.clear()
         self.records.clear()
@@ -128,14 +122,7 @@ class OpenStep:
                 break
         names = {name for each in earlier for name in each.names}
         identities = set().union(*(each.key for each in earlier))
-        one.terms = tuple(
-            replace(
-                term,
-                name=numbered(term.name, names),
-                identity=numbered(term.identity, identities),
-            )
-            for term in one.terms
-        )
+        one.terms = _numbered(one.terms, names, identities)
 
     def restrict(self, part: Part) -> None:
         """Keeps what belongs to a part that is smaller than the step was thought to be."""
@@ -173,6 +160,18 @@ def gradients_are_gone(parameters: Sequence[Tensor]) -> bool:
     return not any(
         parameter.grad is not None and bool(parameter.grad.detach().any())
         for parameter in parameters
+    )
+
+
+def _numbered(terms: Sequence[Term], names: set[str], identities: set[str]) -> tuple[Term, ...]:
+    """Returns terms under names and identities that are not taken, which then are."""
+    return tuple(
+        replace(
+            term,
+            name=numbered(term.name, names),
+            identity=numbered(term.identity, identities),
+        )
+        for term in terms
     )
 
 
