@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future, wait as wait_for
+from concurrent.futures import Executor, Future, wait as wait_for
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -48,21 +48,20 @@ def dask_executor(address: str) -> Executor:
 @dataclass(frozen=True, eq=False)
 class _Call:
     future: Future[Any]
-    submit: Callable[[], Future[Any]]  # gives it to Dask
+    submit: Callable[[], Any]  # gives it to Dask
 
 
 class _DaskExecutor(Executor):
-    """Dask's own executor, in which a call fails for the deaths of its own worker alone.
+    """An executor on which a call fails for the deaths of its own worker alone, and always ends.
 
     Dask gives up a task after the fourth death of a worker that it was sent to, also where it only
     waited behind the one to blame. So what is given up is tried once more when nothing else of ours
-    is on the cluster.
+    is on the cluster. Dask's own executor leaves a call open for ever whose result was lost with
+    its worker and whose second run was given up (`Client.get_executor`, distributed 2026.8).
     """
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        # A training is not a function of its arguments alone: the same one may have to run again.
-        self._executor = client.get_executor(pure=False)
         self._turn = threading.RLock()
         self._waiting: deque[_Call] = deque()
         self._on_cluster: set[_Call] = set()
@@ -70,7 +69,8 @@ class _DaskExecutor(Executor):
         self._is_one_alone = False
 
     def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
-        call = _Call(Future(), lambda: self._executor.submit(fn, *args, **kwargs))
+        # A training is not a function of its arguments alone: the same one may have to run again.
+        call = _Call(Future(), lambda: self._client.submit(fn, *args, pure=False, **kwargs))
         with self._turn:
             if self._is_one_alone:
                 self._waiting.append(call)
@@ -86,7 +86,6 @@ class _DaskExecutor(Executor):
             if not wait or cancel_futures:
                 call.future.cancel()
         wait_for([call.future for call in calls if not call.future.cancelled()])
-        self._executor.shutdown(wait=False)
         self._client.close()
 
     def _send(self, call: _Call, *, is_alone: bool = False) -> None:
@@ -99,20 +98,24 @@ class _DaskExecutor(Executor):
                 task.cancel()
 
         call.future.add_done_callback(cancel)
-        task.add_done_callback(lambda task: self._ended(call, task))
+        self._client.loop.add_callback(self._carry, call, task)
 
-    def _ended(self, call: _Call, task: Future[Any]) -> None:
+    async def _carry(self, call: _Call, task: Any) -> None:
         from distributed import KilledWorker
 
-        error = CancelledError() if task.cancelled() else task.exception()
+        result, error = None, None
+        try:
+            result = await task
+        except Exception as raised:
+            error = raised
         with self._turn:
-            self._on_cluster.discard(call)
+            self._on_cluster.remove(call)
             was_alone, self._is_one_alone = self._is_one_alone, False
             if isinstance(error, KilledWorker) and not was_alone:
                 self._suspects.append(call)
             elif call.future.set_running_or_notify_cancel():
                 if error is None:
-                    call.future.set_result(task.result())
+                    call.future.set_result(result)
                 else:
                     call.future.set_exception(error)
             self._go_on()

@@ -58,6 +58,18 @@ def killed_always(member: Member, folder: Path, *, resume: bool = False) -> dict
     return quick(member, folder, resume=resume)
 
 
+def dying_with_its_result(mark: Path) -> int:
+    """Returns, its worker is killed a moment later, and so is whoever does it again."""
+    if mark.exists():
+        mark.write_text("again")
+        time.sleep(1)  # meanwhile the lost result is asked for
+        os.kill(os.getpid(), signal.SIGKILL)
+    mark.write_text("once")
+    time.sleep(0.5)  # the test holds back who would fetch the result
+    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGKILL]).start()
+    return 1
+
+
 def leaving_its_run_open(member: Member, folder: Path, *, resume: bool = False) -> dict[str, Any]:
     kept.append(RunWriter(folder, metadata=member.metadata, resume=resume))
     return {}

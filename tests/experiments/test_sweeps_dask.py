@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,22 @@ def test_a_member_that_always_kills_its_worker_fails_alone(tmp_path: Path) -> No
     for failed in result.failed:
         assert "The member lost its worker. KilledWorker" in str(failed.error)
     assert runs(tmp_path / "s")["status"].tolist().count("finished") == 2
+
+
+def test_a_result_that_is_lost_with_its_worker_ends_its_call(tmp_path: Path) -> None:
+    """Nobody has fetched the result when its worker dies, and its second run is given up."""
+    mark = tmp_path / "mark"
+    with (
+        local_cluster(1, allowed_failures=0) as one_worker,
+        dask_executor(one_worker.scheduler_address) as executor,
+    ):
+        future = executor.submit(works.dying_with_its_result, mark)
+        works.wait_until(mark.exists)
+        is_lost = threading.Event()
+        executor._client.loop.add_callback(is_lost.wait)  # nothing is fetched until then
+        works.wait_until(lambda: mark.read_text() == "again")
+        is_lost.set()
+        assert type(future.exception(timeout=120)).__name__ == "KilledWorker"
 
 
 def test_ctrl_c_drops_what_waits_on_a_cluster(cluster: Any, tmp_path: Path) -> None:
