@@ -104,7 +104,11 @@ def preset(loop: Loop, folder: Path, name: str) -> Iterator[Probed]:
 
 @contextmanager
 def unseen(probe: Probe) -> Iterator[None]:
-    """Lets the other loop run as in a process without a probe, which would look at it as well."""
+    """Lets the other loop run as in a process without a probe, which would look at it as well.
+
+    Its time is not that of the training, of which schedules take a share.
+    """
+    begun = time.perf_counter()
     observer, forward = probe._observer, probe._stepping.forward
     if observer is None:
         yield
@@ -115,6 +119,7 @@ def unseen(probe: Probe) -> Iterator[None]:
     interception.observe(observer)
     if was_recording:
         forward.begin()
+    probe._stepping.bench.timer.begun += time.perf_counter() - begun
 
 
 CASES = {

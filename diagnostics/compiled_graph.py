@@ -9,32 +9,29 @@ the user's own backward pass would be the second time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
-
-from .hooks import walk_below
 
 
 class SavedByCompiledCode:
     """Copies of what the compiled parts of a graph have saved.
 
     Args:
-        ends: where the graph begins.
+        nodes: those of the graph that run compiled code.
 
     Raises:
         RuntimeError: PyTorch's, where the graph has been freed.
     """
 
-    def __init__(self, ends: Sequence[Tensor | GradientEdge]) -> None:
+    def __init__(self, nodes: Iterable[Any]) -> None:
         self._copies: list[tuple[Tensor, Tensor]] = []
-        for node in walk_below(ends):
-            if type(node).__name__.startswith("CompiledFunction"):
-                for saved in getattr(node, "saved_tensors", ()):
-                    # Parameters and what is expanded are never overwritten.
-                    if not saved.requires_grad and 0 not in saved.stride():
-                        self._copies.append((saved, saved.detach().clone()))
+        for node in nodes:
+            for saved in getattr(node, "saved_tensors", ()):
+                # Parameters and what is expanded are never overwritten.
+                if not saved.requires_grad and 0 not in saved.stride():
+                    self._copies.append((saved, saved.detach().clone()))
 
     def restore(self) -> None:
         """Puts everything back; autograd takes no note, for to it nothing has changed."""

@@ -23,6 +23,7 @@ from .errors import ArgumentError, GraphError
 from .hooks import walk_below
 from .layout import ParameterLayout
 from .live_graph import (
+    Survey,
     differentiate,
     ordinary_modes,
     refuse_wrong_derivatives,
@@ -90,6 +91,7 @@ class Hessian(SymmetricOperator):
             for slot, part in zip(layout.slots, gradient, strict=False)
             if part is not None and part.requires_grad
         }
+        survey = Survey.of(parts.values())
 
         def product(vector: Tensor, part: ParameterLayout) -> Tensor:
             rows = [slot.name for slot in part.slots if slot.name in parts]
@@ -100,6 +102,7 @@ class Hessian(SymmetricOperator):
                 [parts[name] for name in rows],
                 part.parameters,
                 [directions[name].to(parts[name].dtype) for name in rows],
+                survey=survey,
             )
             return part.flatten(second)
 

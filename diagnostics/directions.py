@@ -27,6 +27,7 @@ from torch import Tensor
 
 from .errors import ArgumentError, MissingPackageError
 from .hooks import unwatched_modules
+from .random_numbers import RandomState, random_numbers
 from .reductions import Gramian, check_gradients, gramian
 from .rules import Observation, Proposal, WeightingRule, WeightingState
 
@@ -174,7 +175,9 @@ _AGGREGATORS = ("AlignedMTL", "CAGrad", "IMTLG", "MGDA", "PCGrad")
 
 def _optional(module: str, requirement: str) -> Any:
     try:
-        return import_module(module)
+        # Importing draws: qpsolvers, of torchjd, imports JAX where that is installed, which does.
+        with random_numbers(RandomState.of_process()):
+            return import_module(module)
     except ImportError as error:
         raise MissingPackageError(
             f"This rule needs {module.partition('.')[0]}, which is not installed: "

@@ -9,8 +9,9 @@ becomes one sentence with the cause and the mend.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,47 @@ from .errors import GraphError, NotTwiceDifferentiableError
 from .hooks import account_for, is_ours, quiet, unwatched_modules, walk_below
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What the engine does not say of a graph before it runs on it.
+
+    To look at every node takes a tenth of a backward pass of a small network, so that who runs it
+    many times over one graph looks once.
+    """
+
+    compiled: tuple[Any, ...]  # the nodes that run compiled code
+    # Where a gradient would silently lack a part: the parameters inside a part under reentrant
+    # checkpointing are no inputs of its node, and what @once_differentiable cuts off leads nowhere.
+    # `backward()` meets such a node; the engine passes it by when it is asked for the gradient of
+    # parameters alone.
+    hiding: NotTwiceDifferentiableError | None
+
+    @classmethod
+    def of(cls, ends: Iterable[Tensor | GradientEdge]) -> Survey:
+        """Returns what there is at and below the ends of a graph."""
+        usual: set[type] = set()
+        compiled = []
+        for node in walk_below(ends):
+            kind = type(node)
+            if kind in usual:
+                continue
+            # By name: DeepSpeed and Megatron have checkpoints of their own, of PyTorch's name.
+            if kind.__name__ == "CheckpointFunctionBackward":
+                return cls(tuple(compiled), NotTwiceDifferentiableError(_REENTRANT))
+            if kind.__name__ == "Error":
+                return cls(tuple(compiled), _told_by(node))
+            if kind.__name__.startswith("CompiledFunction"):
+                compiled.append(node)
+            else:
+                usual.add(kind)
+        return cls(tuple(compiled), None)
+
+    def refuse_hiding(self, inputs: Sequence[Tensor | GradientEdge]) -> None:
+        """Raises where the gradient of some inputs would lack a part."""
+        if self.hiding and any(isinstance(tensor, Tensor) for tensor in inputs):
+            raise self.hiding
+
+
 def differentiate(
     outputs: Sequence[Tensor] | Sequence[GradientEdge],
     inputs: Sequence[Tensor] | Sequence[GradientEdge],
@@ -31,6 +73,7 @@ def differentiate(
     *,
     create_graph: bool = False,
     batched: bool = False,
+    survey: Survey | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Returns the gradient of sum_j <grad_outputs_j, outputs_j> with respect to each input.
 
@@ -44,6 +87,7 @@ def differentiate(
         create_graph: whether the result can be differentiated again.
         batched: whether each of grad_outputs has a leading dimension of several vectors, to be
             taken at once by `torch.vmap`; the results then have it as well.
+        survey: of the graph below the outputs; by default it is made here.
 
     Returns:
         One tensor an input; None where the outputs do not depend on it.
@@ -55,12 +99,13 @@ def differentiate(
     """
     if not inputs:
         return ()
-    _refuse_hiding(outputs, inputs)
+    survey = survey or Survey.of(outputs)
+    survey.refuse_hiding(inputs)
     with _unnoticed(outputs, inputs):
         # A tensor made under inference_mode cannot be saved for a second derivative; its copy can.
         seeds = [g.clone() if g.is_inference() else g for g in grad_outputs or ()]
         with torch.set_grad_enabled(create_graph), _translated():
-            saved = SavedByCompiledCode(outputs)
+            saved = SavedByCompiledCode(survey.compiled)
             try:
                 return torch.autograd.grad(
                     outputs,
@@ -103,10 +148,11 @@ def differentiate_each(
         for index in range(len(losses)):
             take(index, nothing)
         return
-    _refuse_hiding(edges, inputs)
+    survey = Survey.of(edges)
+    survey.refuse_hiding(inputs)
     last = max(index for index, (outputs, _) in enumerate(losses) if outputs)
     with _unnoticed(edges, inputs), torch.set_grad_enabled(False), _translated():
-        saved = SavedByCompiledCode(edges)
+        saved = SavedByCompiledCode(survey.compiled)
         for index, (outputs, seeds) in enumerate(losses):
             found = nothing
             if outputs:
@@ -121,15 +167,6 @@ def differentiate_each(
                 finally:
                     saved.restore()
             take(index, found)
-
-
-def _refuse_hiding(
-    outputs: Sequence[Tensor | GradientEdge], inputs: Sequence[Tensor | GradientEdge]
-) -> None:
-    if any(isinstance(tensor, Tensor) for tensor in inputs):
-        hiding = _hiding(outputs)
-        if hiding:
-            raise hiding
 
 
 def refuse_wrong_derivatives(outputs: Sequence[Tensor | GradientEdge]) -> None:
@@ -169,7 +206,7 @@ def gradient_of_copy(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor
     Raises:
         GraphError: the graph has been changed in place.
     """
-    if not _hiding([loss]):
+    if not Survey.of([loss]).hiding:
         with _unnoticed([loss], parameters), _translated():
             return torch.autograd.grad(loss, parameters, allow_unused=True)
     # The loss may also reach tensors that are the user's.
@@ -263,27 +300,6 @@ def _buffers_kept() -> Iterator[None]:
         handle.remove()
         for (module, name), buffer in kept.items():
             module._buffers[name] = buffer
-
-
-def _hiding(outputs: Sequence[Tensor | GradientEdge]) -> NotTwiceDifferentiableError | None:
-    """Returns the error to raise where a gradient would silently lack a part; else None.
-
-    The parameters inside a part under reentrant checkpointing are no inputs of its node, and what
-    @once_differentiable cuts off leads nowhere. `backward()` meets such a node; the engine passes
-    it by when it is asked for the gradient of parameters alone.
-    """
-    usual: set[type] = set()
-    for node in walk_below(outputs):
-        kind = type(node)
-        if kind in usual:
-            continue
-        # By name: DeepSpeed and Megatron have checkpoints of their own, of PyTorch's name.
-        if kind.__name__ == "CheckpointFunctionBackward":
-            return NotTwiceDifferentiableError(_REENTRANT)
-        if kind.__name__ == "Error":
-            return _told_by(node)
-        usual.add(kind)
-    return None
 
 
 def _told_by(node: Any) -> NotTwiceDifferentiableError:

@@ -113,6 +113,7 @@ class OptimizerStability:
     held: tuple[str, ...]  # parameters of the layout that the optimizer does not move
     rule: str  # the formula of the limit and its source
     status: str  # how to read the limit, or why there is none
+    begins: bool = False  # whether the limit only waits for the optimizer's first step
 
     def operator(self, hessian: SymmetricOperator) -> SymmetricOperator:
         """Returns the operator whose largest eigenvalue is to be compared with `limit`.
@@ -160,7 +161,12 @@ def optimizer_stability(optimizer: Optimizer, layout: ParameterLayout) -> Optimi
         return _known_stability(optimizer, layout)
     except ArgumentError as reason:
         status = f"No stability limit is known for this {type(optimizer).__name__}: {reason}"
-        return OptimizerStability(None, None, None, False, (), "none", status)
+        begins = isinstance(reason, _NoStepYetError)
+        return OptimizerStability(None, None, None, False, (), "none", status, begins)
+
+
+class _NoStepYetError(ArgumentError):
+    """An optimizer has no preconditioner before its first step."""
 
 
 class _Descended(SymmetricOperator):
@@ -218,11 +224,11 @@ def _known_stability(optimizer: Optimizer, layout: ParameterLayout) -> Optimizer
     if rule.divisor is not None:
         # No gradient has reached a parameter that has no state while others have.
         owned, candidates = [p for p in owned if p.state], owned
-        _require(
-            bool(owned),
-            "its preconditioner comes into being with its first step (the rule will be "
-            f"{rule.formula(candidates[0].group)}).",
-        )
+        if not owned:
+            raise _NoStepYetError(
+                "its preconditioner comes into being with its first step (the rule will be "
+                f"{rule.formula(candidates[0].group)})."
+            )
     first = owned[0].group
     maximize = bool(first["maximize"])
     _require(

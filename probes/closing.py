@@ -66,6 +66,16 @@ def changes_of(
     ]
 
 
+def note_step_inside_of_a_pass(step: OpenStep, bench: Bench) -> None:
+    """Says why nothing is known of a step that a hook has the optimizer take."""
+    reason = (
+        "The optimizer steps in a hook, before the backward pass is over: what step it takes is "
+        "not known in advance."
+    )
+    for instrument in wants(step.due, "step"):
+        step.records += bench.missing(step.part.name, instrument.name, reason)
+
+
 def _relabelled(record: Record) -> Record:
     if isinstance(record, Cost | Event | Finding) or record.batch != TRAINING_BATCH:
         return record
@@ -108,13 +118,3 @@ def _once(records: Iterable[Record]) -> list[Record]:
             key = (type(record), record.name, record.term, record.layer, record.batch, end)
             kept.setdefault(key, record)
     return list(kept.values())
-
-
-def note_step_inside_of_a_pass(step: OpenStep, bench: Bench) -> None:
-    """Says why nothing is known of a step that a hook has the optimizer take."""
-    reason = (
-        "The optimizer steps in a hook, before the backward pass is over: what step it takes is "
-        "not known in advance."
-    )
-    for instrument in wants(step.due, "step"):
-        step.records += bench.missing(step.part.name, instrument.name, reason)

@@ -359,7 +359,12 @@ def _tell(event: str, *args: Any) -> None:
 def _is_nested() -> bool:
     # A backward pass inside another: of reentrant checkpointing, of a user's hook, or one that
     # comes back through a TorchFunctionMode, such as a default device.
-    return _thread.inside or is_ours() or torch._C._current_graph_task_id() != -1
+    return _thread.inside or is_ours() or is_inside_a_pass()
+
+
+def is_inside_a_pass() -> bool:
+    """Whether this is called, by a hook for one, while the engine runs a backward pass."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def _values(inputs: Any) -> Any:

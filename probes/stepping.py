@@ -30,7 +30,7 @@ from .closing import changes_of, close_step, note_step_inside_of_a_pass
 from .fixed_batch import FixedBatch
 from .forward import ForwardPasses
 from .instruments.base import Instrument
-from .interception import BackwardCall, is_inside_a_step
+from .interception import BackwardCall, is_inside_a_pass, is_inside_a_step
 from .models import Optimizers, Scalers, leaves_below, owned
 from .open_step import OpenStep, gradients_are_gone, version_of
 from .parts import Part
@@ -145,12 +145,12 @@ class Stepping:
         if passing is not None:
             step, one = passing
             step.add(one)
-            if step.stepped and step.is_over:
-                self.close(step)  # by hooks, while the pass went on
             if self.is_attached and thread.inside is None:
                 self.forward.begin()  # a micro-batch may follow, whose terms get the same names
-        if not call.keeps_graph:
-            for step in thread.open.values():
+        for step in list(thread.open.values()):
+            if step.stepped and step.is_over:
+                self.close(step)  # by hooks, while the pass went on
+            elif not call.keeps_graph:
                 step.release_graphs()
 
     def before_step(self, optimizer: Optimizer) -> None:
@@ -158,7 +158,7 @@ class Stepping:
         thread = self.thread
         thread.inside, thread.evaluation = optimizer, 0
         for step in thread.open.values():
-            if thread.passing is not None:
+            if is_inside_a_pass():
                 note_step_inside_of_a_pass(step, self.bench)
                 continue
             if self._moves(optimizer, step):
@@ -173,7 +173,7 @@ class Stepping:
         for step in list(thread.open.values()):
             if self._moves(optimizer, step):
                 step.stepped.append(optimizer)
-                if step.is_over and thread.passing is None:
+                if step.is_over and not is_inside_a_pass():
                     self.close(step)
         if self.is_attached and self.forward.is_wanted and self.agenda.may_be_due():
             self.forward.begin()

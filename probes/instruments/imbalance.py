@@ -53,8 +53,9 @@ class Imbalance:
         reference = next((each for each in self._chosen if each in snapshot.terms), None)
         if reference is None:
             reference = self.reference or self._choose(snapshot)
-            self._chosen.append(reference)
-            yield Event("reference", f"Terms are compared with {reference}.", self.name)
+            if reference not in self._chosen:
+                self._chosen.append(reference)
+                yield Event("reference", f"Terms are compared with {reference}.", self.name)
         found = snapshot.statistics.ratios(reference)
         others = [row for row, term in enumerate(found.terms) if term != reference]
         terms = tuple(found.terms[row] for row in others)

@@ -26,7 +26,7 @@ class Losses:
     Records: scalars `loss`, `weighted_loss`, `weight`, `loss_deviation`, `learning_rate`.
     """
 
-    schedule: Schedule = field(default_factory=lambda: within_budget(0.006, every(10)))
+    schedule: Schedule = field(default_factory=lambda: within_budget(0.002, every(10)))
     name: str = "losses"
     reads: Reads = "losses"
     _found: dict[str, int] = field(default_factory=dict)  # by part, the step

@@ -44,13 +44,13 @@ def full(seed: int = 0) -> list[Instrument]:
     On a small network it takes less than a quarter of the time.
     """
     return [
-        Losses(within_budget(0.04, every(5))),
+        Losses(within_budget(0.035, every(5))),
         GradientStatistics(every(20)),
         Imbalance(every(20)),
         Alignment(every(20)),
         GradientHistograms(every(20)),
         Updates(every(20)),
-        Stiffness(within_budget(0.04, log_spaced(16)), seed=seed),
+        Stiffness(within_budget(0.035, log_spaced(16)), seed=seed),
         Stability(within_budget(0.01, log_spaced(16)), seed=seed),
         Spectrum(within_budget(0.03, log_spaced(2)), seed=seed),
         Descent(within_budget(0.01, log_spaced(4))),

@@ -26,7 +26,7 @@ class Stability:
     optimizer's own); eigenvalues `preconditioned_hessian` of the total.
     """
 
-    schedule: Schedule = field(default_factory=lambda: within_budget(0.004, log_spaced(16)))
+    schedule: Schedule = field(default_factory=lambda: within_budget(0.002, log_spaced(16)))
     tol: float = 1e-2
     certified: bool = False
     max_basis: int = 40
@@ -46,6 +46,8 @@ class Stability:
             raise NotMeasurableError(
                 "No limit of stability is known: there is no optimizer, or more than one."
             )
+        if stability.begins:
+            return  # nothing is amiss: the next measurement has it
         if stability.limit is None:
             raise NotMeasurableError(stability.status)
         yield Scalar("preconditioned_stability_limit", stability.limit)

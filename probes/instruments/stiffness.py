@@ -81,7 +81,7 @@ class Stiffness:
     Records: eigenvalues `hessian`.
     """
 
-    schedule: Schedule = field(default_factory=lambda: within_budget(0.008, log_spaced(16)))
+    schedule: Schedule = field(default_factory=lambda: within_budget(0.005, log_spaced(16)))
     terms: Sequence[str] | None = None
     layers: Sequence[str] | str = ()
     tol: float = 1e-2

@@ -1,8 +1,10 @@
 """Combined gradients: they raise no term, and are those of the packages where these are right."""
 
 import importlib
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -12,6 +14,7 @@ from gradpath.diagnostics.directions import ConFIG, DirectionRule, TorchJDAggreg
 from gradpath.diagnostics.errors import ArgumentError, MissingPackageError
 from gradpath.diagnostics.gradients import TermGradients
 from gradpath.diagnostics.layout import ParameterLayout
+from gradpath.diagnostics.random_numbers import RandomState
 from gradpath.diagnostics.rules import Observation
 from gradpath.diagnostics.weighting import weighting
 
@@ -224,6 +227,27 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert isinstance(rule, DirectionRule)
     with pytest.raises(MissingPackageError, match=mend):
         rule.direction(torch.randn(2, 5))
+
+
+@needs_quadprog
+def test_a_package_that_draws_when_it_is_imported_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As JAX does, which the solvers of torchjd import where it is installed."""
+
+    def draw(module: str) -> Any:
+        for generator in (np.random.random, random.random, lambda: torch.rand(1)):
+            generator()
+        return importlib.import_module(module)
+
+    monkeypatch.setattr("gradpath.diagnostics.directions.import_module", draw)
+    before = RandomState.of_process()
+    UPGrad().direction(torch.randn(2, 5, generator=torch.Generator().manual_seed(0)))
+    after = RandomState.of_process()
+    assert after.python == before.python
+    assert torch.equal(after.torch, before.torch)
+    assert np.array_equal(after.numpy[1], before.numpy[1])
+    assert after.numpy[2] == before.numpy[2]
 
 
 @needs_torchjd

