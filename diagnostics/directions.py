@@ -52,7 +52,7 @@ class DirectionRule(WeightingRule):
             MissingPackageError: the package that implements the rule is not installed.
         """
         rows = check_gradients(grads)
-        factors = torch.zeros(len(rows), dtype=torch.float64)
+        factors = torch.zeros(len(rows), dtype=torch.float64, device="cpu")
         for row, weight in self._weights(rows, step=0).items():
             factors[row] = weight
         return factors.to(rows) @ rows
@@ -76,7 +76,9 @@ class DirectionRule(WeightingRule):
             return {}
         # Weights do not depend on a common factor of all gradients; without it nothing overflows.
         part = Gramian(norms[used] / norms[used].max(), cosines[used][:, used])
-        return dict(zip(used.tolist(), self.combine(part, step).tolist(), strict=True))
+        with part.norms.device:  # the packages make tensors where torch.set_default_device says
+            weights = self.combine(part, step).tolist()
+        return dict(zip(used.tolist(), weights, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ class UPGrad(DirectionRule):
         # The cone does not change with the lengths of the gradients, so each unit vector is
         # projected; that keeps the regularisation small beside the shortest of them, too.
         projector = _construct(linalg.QuadprogProjector, {"reg_eps": 1e-10})
-        projected: Tensor = projector(torch.eye(len(inner.norms)).double(), inner.cosines)
+        projected: Tensor = projector(torch.diag(torch.ones_like(inner.norms)), inner.cosines)
         return inner.norms @ projected / len(inner.norms) / inner.norms
 
 

@@ -157,9 +157,8 @@ def _distances(
     rows: Float[Tensor, "terms params"], reference: int, entries: Entries
 ) -> Float[Tensor, " terms"]:
     decades = [_sorted_decades(row, entries) for row in rows]
-    return torch.tensor(
-        [_wasserstein(decades[reference], others) for others in decades], dtype=torch.float64
-    )
+    found = [_wasserstein(decades[reference], others) for others in decades]
+    return torch.tensor(found, dtype=torch.float64, device="cpu")
 
 
 def _sorted_decades(row: Float[Tensor, " params"], entries: Entries) -> Decades:
@@ -167,7 +166,7 @@ def _sorted_decades(row: Float[Tensor, " params"], entries: Entries) -> Decades:
     values = row[entries[0]] if len(entries) == 1 else torch.cat([row[piece] for piece in entries])
     if len(values) > _MOST_SORTED:
         generator = torch.Generator().manual_seed(0)
-        chosen = torch.randint(len(values), (_MOST_SORTED,), generator=generator)
+        chosen = torch.randint(len(values), (_MOST_SORTED,), generator=generator, device="cpu")
         values = values[chosen.to(values.device)]
     magnitudes = np.abs(values.cpu().double().numpy())
     usable = magnitudes[(magnitudes > 0) & (magnitudes < np.inf)]

@@ -143,9 +143,8 @@ def tangent_kernel(
         else:
             operator = TangentKernelOperator([*outputs.values()], layout)
             method = f"columns by {operator.method}"
-            matrix = torch.stack(
-                [operator.matvec(unit).cpu().double() for unit in torch.eye(points)], dim=1
-            )
+            units = torch.eye(points, device="cpu")
+            matrix = torch.stack([operator.matvec(unit).cpu().double() for unit in units], dim=1)
             matrix = (matrix + matrix.mT) / 2
     eps = max(torch.finfo(t.dtype).eps for t in (*outputs.values(), *layout.parameters))
     return TangentKernel(
@@ -242,7 +241,7 @@ def _jacobian(
     for residual in residuals:
         for start in range(0, len(residual), _ROWS_AT_ONCE):
             stop = min(start + _ROWS_AT_ONCE, len(residual))
-            units = torch.zeros(stop - start, len(residual)).to(residual)
+            units = residual.new_zeros(stop - start, len(residual))
             units[:, start:stop].fill_diagonal_(1.0)
             for gradients in _gradients(residual, units, layout):
                 layout.flatten_into(jacobian[row], gradients)

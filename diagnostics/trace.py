@@ -79,19 +79,19 @@ def trace(
 
 
 def _exact(A: SymmetricOperator) -> TraceEstimate:
-    diagonal = torch.empty(A.size, dtype=torch.float64)
+    diagonal = torch.empty(A.size, dtype=torch.float64, device="cpu")
     for row in range(A.size):
         unit = torch.zeros(A.size, dtype=A.dtype, device=A.device)
         unit[row] = 1.0
         diagonal[row] = A.matvec(unit)[row]
-    return _estimate(diagonal.sum(), torch.zeros(()), A.size, "diagonal entries", A)
+    return _estimate(diagonal.sum(), diagonal.new_zeros(()), A.size, "diagonal entries", A)
 
 
 def _hutchinson(A: SymmetricOperator, products: int, generator: torch.Generator) -> TraceEstimate:
     """Averages z.Az over vectors of random signs (Hutchinson 1990)."""
-    samples = torch.empty(products, dtype=torch.float64)
+    samples = torch.empty(products, dtype=torch.float64, device="cpu")
     for k in range(products):
-        coins = torch.randint(0, 2, (A.size,), generator=generator, dtype=torch.int8)
+        coins = torch.randint(0, 2, (A.size,), generator=generator, dtype=torch.int8, device="cpu")
         vector = (2 * coins - 1).to(A.device, A.dtype)
         samples[k] = inner_products(vector[None], A.matvec(vector)[None])
     return _estimate(samples.mean(), _standard_error(samples), products, "Hutchinson", A)
@@ -113,7 +113,7 @@ def _xtrace(
     of A.
     """
     n, m = A.size, vectors
-    tests = torch.randn(m, n, generator=generator, dtype=dtype).to(A.device).mT
+    tests = torch.randn(m, n, generator=generator, dtype=dtype, device="cpu").to(A.device).mT
     tests *= math.sqrt(n) / torch.linalg.vector_norm(tests, dim=0)
     images = A.matmat(tests.to(A.dtype)).to(dtype)
     wAw = torch.cat(
@@ -123,7 +123,8 @@ def _xtrace(
     del images
     R = R.cpu().double()
     if not bool(wAw.isfinite().all() and R.isfinite().all()):
-        return _estimate(torch.tensor(math.nan), torch.tensor(math.nan), m, "XTrace", A)
+        unknown = R.new_tensor(math.nan)
+        return _estimate(unknown, unknown, m, "XTrace", A)
     Q, R = _independent(Q, R, torch.finfo(dtype).eps)
     rank = Q.shape[1]
     W = inner_products(Q.mT, tests.mT)  # Q^T w_i
@@ -161,7 +162,7 @@ def _xtrace(
     # the whole estimate made without w_i, the mean of sum_i (T_i - mean T)^2 is at least the
     # variance of an estimate from m - 1 vectors (Efron and Stein 1981). T_i is made of samples with
     # two y left out; beside s_j, they lack the direction u_i of s_i - (s_i.s_j) s_j.
-    without = torch.zeros(m, m, dtype=torch.float64)  # row i: the samples that make up T_i
+    without = R.new_zeros(m, m)  # row i: the samples that make up T_i
     for j in range(m):
         overlap = S[:, j] @ S
         U = S - torch.outer(S[:, j], overlap)
@@ -194,7 +195,11 @@ def _dots(left: Float[Tensor, "rows a"], right: Float[Tensor, "rows b"]) -> Floa
 
 
 def _standard_error(samples: Float[Tensor, " samples"]) -> Tensor:
-    return samples.std() / math.sqrt(len(samples)) if len(samples) > 1 else torch.tensor(math.nan)
+    return (
+        samples.std() / math.sqrt(len(samples))
+        if len(samples) > 1
+        else samples.new_tensor(math.nan)
+    )
 
 
 def _estimate(

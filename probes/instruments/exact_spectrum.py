@@ -52,10 +52,10 @@ class ExactSpectrum:
 
 def _dense(operator: SymmetricOperator, at_once: int = 64) -> Tensor:
     """Returns the matrix of an operator, from its products with unit vectors."""
-    matrix = torch.empty(operator.shape, dtype=torch.float64)
+    matrix = torch.empty(operator.shape, dtype=torch.float64, device="cpu")
     for start in range(0, operator.size, at_once):
         number = min(at_once, operator.size - start)
         units = torch.zeros(operator.size, number, dtype=operator.dtype, device=operator.device)
-        units[start + torch.arange(number), torch.arange(number)] = 1
+        units[start : start + number].fill_diagonal_(1)
         matrix[:, start : start + number] = operator.matmat(units).double().cpu()
     return matrix
