@@ -44,7 +44,7 @@ class Survey:
     def of(cls, ends: Iterable[Tensor | GradientEdge]) -> Survey:
         """Returns what there is at and below the ends of a graph."""
         usual: set[type] = set()
-        compiled = []
+        compiled: list[Any] = []
         for node in walk_below(ends):
             kind = type(node)
             if kind in usual:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..diagnostics.errors import ArgumentError
-from ..probes.errors import StoreError
+from ..probes.errors import StoreError, described
 from ..probes.run_json import DOCUMENT
 from .formulation import Problem
 from .measuring import SHORT
@@ -22,7 +22,6 @@ from .registry import problem as make_problem
 from .slots import SlotExecutor, available_cores
 from .sweep_file import read_declaration
 from .sweep_grid import Sweep
-from .sweep_member import described
 from .sweep_progress import SweepProgress
 from .sweeps import SweepResult, run_sweep
 

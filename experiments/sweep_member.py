@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..diagnostics.errors import GradpathError
-from ..probes.errors import StoreError
+from ..probes.errors import StoreError, described
 from ..probes.lock import has_writer
 from ..probes.run_json import DOCUMENT
 from ..probes.run_writer import RunWriter
@@ -120,14 +119,6 @@ def record_failure(member: Member, folder: Path, error: str, text: str = "") -> 
             RunWriter(folder, metadata=member.metadata, resume=True).fail(error)
         if text:
             (folder / TRACEBACK).write_text(text, "utf-8", "backslashreplace")
-
-
-def described(error: BaseException) -> str:
-    """Returns an error in one line; those of our own are sentences and need no name."""
-    text = str(error)
-    if isinstance(error, GradpathError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _how_the_run_ended(member: Member, folder: Path) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..diagnostics.errors import ArgumentError
-from ..probes.errors import StoreError, explained
+from ..probes.errors import StoreError, described, explained
 from ..probes.forking import give_up_in_children
 from ..probes.lock import LOCK, WriterLock, has_writer
 from .slots import SlotExecutor, available_cores
@@ -28,7 +28,6 @@ from .sweep_member import (
     Outcome,
     Work,
     attempt,
-    described,
     member_status,
     read_summary,
     record_failure,

@@ -30,6 +30,14 @@ def explained(error: sqlite3.Error | OSError, folder: Path) -> StoreError:
     return StoreError(sentence.format(folder=folder))
 
 
+def described(error: BaseException) -> str:
+    """Returns an error in one line; those of our own are sentences and need no name."""
+    text = str(error)
+    if isinstance(error, GradpathError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 _FULL = (
     "The disk that holds run {folder} is full: make room there; what was recorded before is safe "
     "and `resume=True` continues the run."
@@ -50,7 +58,10 @@ _DAMAGED = (
     "Run {folder} cannot be read: its run.db is damaged or no database of gradpath; restore it "
     "from a copy (`sqlite3 run.db .recover` may save a part)."
 )
-_MISSING = "There is no run at {folder}: a file of it is missing; give the folder of a run."
+_MISSING = (
+    "A file or a folder of run {folder} is missing, and cannot be made there: give the folder of a "
+    "run, or one where a run can be begun."
+)
 _NO_LOCKS = (
     "Run {folder} cannot be written: its file system has no file locks, so that two processes "
     "could mix their records; write the run to a local disk and copy it when it is finished."

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from ..diagnostics.errors import ArgumentError
-from .errors import StoreError, explained
+from .errors import StoreError, described, explained
 from .forking import give_up_in_children
 from .lock import WriterLock
 from .records import Event, Finding, Record
@@ -250,8 +250,7 @@ class RunWriter:
         Raises:
             StoreError: as `finish`.
         """
-        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-        self._end("failed", text)
+        self._end("failed", error if isinstance(error, str) else described(error))
 
     def __enter__(self) -> RunWriter:
         return self

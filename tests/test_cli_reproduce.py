@@ -59,6 +59,7 @@ def test_numbers_with_commas() -> None:
         (["poisson", "--steps", "0"], "`steps` is 0"),
         (["nowhere.toml"], "The sweep nowhere.toml cannot be read"),
         (["sweep.toml", "--seeds", "2"], "sweep.toml declares the whole sweep; leave out"),
+        (["sweep.toml", "--preset", "quick"], "sweep.toml declares the whole sweep; leave out"),
         (["poisson", "--preset", "fast"], "Invalid value for '--preset'"),
         (["poisson", "--workers", "1", "--dask", "tcp://x"], "give one of --workers, --dask"),
     ],

@@ -157,9 +157,11 @@ def reproduce(
         str, typer.Argument(help="Such as helmholtz, or a file such as sweep.toml.")
     ],
     preset: Annotated[
-        Literal["quick", "paper"],
-        typer.Option(help="Minutes for a first look, or the paper's steps and five seeds."),
-    ] = "quick",
+        Literal["quick", "paper"] | None,
+        typer.Option(
+            help="Minutes for a first look, as without it, or the paper's steps and five seeds."
+        ),
+    ] = None,
     models: Annotated[
         str | None, typer.Option(metavar="M1,M4+ntk,...", help="Others; docs/models.md.")
     ] = None,

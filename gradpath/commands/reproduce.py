@@ -23,6 +23,7 @@ from ..experiments.sweeps import SweepResult
 from .terminal import aligned, console, number, plain
 
 _FILE = ".toml"
+_USUAL_PRESET = "quick"
 _INTERRUPTED = 130  # as a shell says it of a program that Ctrl-C has ended
 
 
@@ -31,7 +32,7 @@ class Order:
     """What is to be trained, as the command line says it."""
 
     problem: str  # or the file of a sweep
-    preset: str
+    preset: str | None
     models: str | None
     complexity: str | None
     seeds: int | None
@@ -49,15 +50,16 @@ class Order:
             ArgumentError: a part of it is out of its range, or said twice.
         """
         if self.problem.endswith(_FILE):
-            if any((self.models, self.complexity, self.seeds, self.steps)):
+            said = (self.preset, self.models, self.complexity, self.seeds, self.steps)
+            if any(each is not None for each in said):
                 raise ArgumentError(
-                    f"{self.problem} declares the whole sweep; leave out --models, --complexity, "
-                    "--seeds and --steps, or write them there."
+                    f"{self.problem} declares the whole sweep; leave out --preset, --models, "
+                    "--complexity, --seeds and --steps, or write there what they say."
                 )
             return read_sweep(self.problem)
         return reproduction(
             self.problem,
-            self.preset,
+            self.preset or _USUAL_PRESET,
             models=None if self.models is None else _listed(self.models),
             complexities=None if self.complexity is None else numbers(self.complexity),
             seeds=self.seeds,
@@ -69,7 +71,7 @@ class Order:
         """Where it is trained if nothing is said."""
         if self.problem.endswith(_FILE):
             return f"runs/{Path(self.problem).stem}"
-        return f"runs/{self.problem}-{self.preset}"
+        return f"runs/{self.problem}-{self.preset or _USUAL_PRESET}"
 
 
 def run_reproduction(order: Order) -> int:

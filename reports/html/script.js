@@ -117,7 +117,7 @@ async function panels(data) {
       const off = (bin) => abs(view.x((lower(bin) + upper(bin)) / 2) - x);
       tell(view, all.reduce((best, bin) => (off(bin) < off(best) ? bin : best)), event.clientX, event.clientY);
     };
-    svg.onpointerleave = svg.onblur = () => { tip.hidden = 1; };
+    svg.onpointerleave = svg.onblur = () => (tip.hidden = true);
     svg.onkeydown = (event) => {
       const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!move) return;
@@ -199,12 +199,12 @@ async function panels(data) {
     const range = `${number(lower(bin))} to ${number(upper(bin))}${weighted.checked ? ", before weighting" : ""}`;
     tip.textContent = [range, ...view.curves.map(({ name, row, total, zeros, bad }) =>
       `${name}: ${row[bin]} of ${total} (${number((100 * row[bin]) / total)} %)${zeros && bin === bins ? `, ${zeros} exactly zero` : ""}${bad ? `; ${bad} not finite` : ""}`)].join("\n");
-    tip.hidden = 0;
+    tip.hidden = false;
     tip.style.left = `${max(4, min(left + 14, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${min(top + 14, innerHeight - tip.offsetHeight - 8)}px`;
   }
 
   draw();
-  host.hidden = 0;
+  host.hidden = false;
 }
 if (byId("panels")) panels(JSON.parse(byId("panels-data").textContent));
