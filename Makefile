@@ -22,7 +22,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 # What stands in other people's frameworks and trackers, which `make test` does not install.
 FRAMEWORKS := $(VENV)/.frameworks
 
-.PHONY: help demo test test-external compatibility gallery lint types format bench clean
+.PHONY: help demo test test-external test-kills compatibility gallery lint types format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +36,9 @@ test: lint types  ## lint, types, then all tests with coverage
 
 test-external: $(FRAMEWORKS)  ## tests with other people's frameworks and trackers
 	$(BIN)/python -m pytest -m frameworks $(PYTEST_ARGS)
+
+test-kills: $(INSTALLED)  ## kill a hundred trainings at random moments, and read what is left
+	GRADPATH_KILLS=100 $(BIN)/python -m pytest tests/probes/test_probe_crash.py $(PYTEST_ARGS)
 
 compatibility: $(FRAMEWORKS)  ## write docs/compatibility.md from what those tests find
 	$(BIN)/python -m pytest -m frameworks tests/external --compatibility docs/compatibility.md

@@ -38,10 +38,10 @@ def train_and_kill(folder: Path, pause: float) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("times", [int(os.environ.get("GRADPATH_KILLS", "10"))])
 def test_no_reported_step_is_lost_by_kill_9(times: int, tmp_path: Path) -> None:
-    """`GRADPATH_KILLS=100` makes it a hundred, which takes five minutes."""
+    """`make test-kills` makes it a hundred, which takes five minutes."""
     moments = random.Random(0)
     for attempt in range(times):
         folder = tmp_path / str(attempt)
