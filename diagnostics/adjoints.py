@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from .expression import Expression, dtype, inputs_of, operation, shape
-from .live_graph import explain
+from .graph_errors import explain
 
 
 @dataclass(frozen=True, eq=False)

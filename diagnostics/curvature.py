@@ -23,7 +23,6 @@ from .errors import ArgumentError, GraphError
 from .hooks import walk_below
 from .layout import ParameterLayout
 from .live_graph import (
-    Survey,
     differentiate,
     ordinary_modes,
     refuse_wrong_derivatives,
@@ -31,6 +30,7 @@ from .live_graph import (
 )
 from .operators import SymmetricOperator
 from .random_numbers import RandomState, random_numbers
+from .survey import Survey
 from .terms import Term, Terms
 
 

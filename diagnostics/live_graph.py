@@ -9,9 +9,8 @@ becomes one sentence with the cause and the mend.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,49 +20,10 @@ from torch.nn import Module
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .compiled_graph import SavedByCompiledCode
-from .errors import GraphError, NotTwiceDifferentiableError
+from .errors import NotTwiceDifferentiableError
+from .graph_errors import BY_DIFFERENCES, translated
 from .hooks import account_for, is_ours, quiet, unwatched_modules, walk_below
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What the engine does not say of a graph before it runs on it.
-
-    To look at every node takes a tenth of a backward pass of a small network, so that who runs it
-    many times over one graph looks once.
-    """
-
-    compiled: tuple[Any, ...]  # the nodes that run compiled code
-    # Where a gradient would silently lack a part: the parameters inside a part under reentrant
-    # checkpointing are no inputs of its node, and what @once_differentiable cuts off leads nowhere.
-    # `backward()` meets such a node; the engine passes it by when it is asked for the gradient of
-    # parameters alone.
-    hiding: NotTwiceDifferentiableError | None
-
-    @classmethod
-    def of(cls, ends: Iterable[Tensor | GradientEdge]) -> Survey:
-        """Returns what there is at and below the ends of a graph."""
-        usual: set[type] = set()
-        compiled: list[Any] = []
-        for node in walk_below(ends):
-            kind = type(node)
-            if kind in usual:
-                continue
-            # By name: DeepSpeed and Megatron have checkpoints of their own, of PyTorch's name.
-            if kind.__name__ == "CheckpointFunctionBackward":
-                return cls(tuple(compiled), NotTwiceDifferentiableError(_REENTRANT))
-            if kind.__name__ == "Error":
-                return cls(tuple(compiled), _told_by(node))
-            if kind.__name__.startswith("CompiledFunction"):
-                compiled.append(node)
-            else:
-                usual.add(kind)
-        return cls(tuple(compiled), None)
-
-    def refuse_hiding(self, inputs: Sequence[Tensor | GradientEdge]) -> None:
-        """Raises where the gradient of some inputs would lack a part."""
-        if self.hiding and any(isinstance(tensor, Tensor) for tensor in inputs):
-            raise self.hiding
+from .survey import Survey
 
 
 def differentiate(
@@ -104,7 +64,7 @@ def differentiate(
     with _unnoticed(outputs, inputs):
         # A tensor made under inference_mode cannot be saved for a second derivative; its copy can.
         seeds = [g.clone() if g.is_inference() else g for g in grad_outputs or ()]
-        with torch.set_grad_enabled(create_graph), _translated():
+        with torch.set_grad_enabled(create_graph), translated():
             saved = SavedByCompiledCode(survey.compiled)
             try:
                 return torch.autograd.grad(
@@ -151,7 +111,7 @@ def differentiate_each(
     survey = Survey.of(edges)
     survey.refuse_hiding(inputs)
     last = max(index for index, (outputs, _) in enumerate(losses) if outputs)
-    with _unnoticed(edges, inputs), torch.set_grad_enabled(False), _translated():
+    with _unnoticed(edges, inputs), torch.set_grad_enabled(False), translated():
         saved = SavedByCompiledCode(survey.compiled)
         for index, (outputs, seeds) in enumerate(losses):
             found = nothing
@@ -186,7 +146,7 @@ def refuse_wrong_derivatives(outputs: Sequence[Tensor | GradientEdge]) -> None:
         if "WeightNormInterface" in name:
             raise NotTwiceDifferentiableError(
                 "This loss uses weight norm, whose second derivative PyTorch computes wrongly: "
-                f"write the weight as g * v / v.norm(dim=1, keepdim=True), {_BY_DIFFERENCES}."
+                f"write the weight as g * v / v.norm(dim=1, keepdim=True), {BY_DIFFERENCES}."
             )
         # In eval mode batch norm is a linear map, and right.
         if _NORM_DERIVATIVE.match(name) and getattr(node, "_saved_train", True):
@@ -207,12 +167,12 @@ def gradient_of_copy(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor
         GraphError: the graph has been changed in place.
     """
     if not Survey.of([loss]).hiding:
-        with _unnoticed([loss], parameters), _translated():
+        with _unnoticed([loss], parameters), translated():
             return torch.autograd.grad(loss, parameters, allow_unused=True)
     # The loss may also reach tensors that are the user's.
     reached = [getattr(node, "variable", None) for node in walk_below([loss])]
     leaves = {id(leaf): leaf for leaf in (*reached, *parameters) if isinstance(leaf, Tensor)}
-    with _unnoticed([loss], [*leaves.values()]), _translated():
+    with _unnoticed([loss], [*leaves.values()]), translated():
         kept = [(leaf, leaf.grad) for leaf in leaves.values()]
         try:
             for leaf, _ in kept:
@@ -248,15 +208,6 @@ def unnoticed_evaluation() -> Iterator[None]:
     """
     with ordinary_modes(), unwatched_modules(), _buffers_kept():
         yield
-
-
-def explain(error: Exception) -> GraphError | None:
-    """Returns PyTorch's error about a graph as ours, with its mend; None where it is another's."""
-    for pattern, kind, sentence in _CAUSES:
-        found = re.search(pattern, str(error))
-        if found:
-            return kind(sentence.format(**found.groupdict()))
-    return None
 
 
 @contextmanager
@@ -302,107 +253,5 @@ def _buffers_kept() -> Iterator[None]:
             module._buffers[name] = buffer
 
 
-def _told_by(node: Any) -> NotTwiceDifferentiableError:
-    """Returns what a node that only raises an error has to say."""
-    reason = "without saying why"
-    try:
-        node(None)
-    except RuntimeError as error:
-        explained = explain(error)
-        if isinstance(explained, NotTwiceDifferentiableError):
-            return explained
-        reason = str(error).partition("\n")[0]
-    return NotTwiceDifferentiableError(
-        f"PyTorch cannot differentiate a part of this loss again ({reason}): replace that part, "
-        f"{_BY_DIFFERENCES}."
-    )
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        translated = explain(error)
-        if translated is None:
-            raise
-        raise translated from error
-
-
 # The node of a derivative of a norm that has been differentiated, on CPU, cuDNN and others.
 _NORM_DERIVATIVE = re.compile(r".*(BatchNorm|LayerNorm)\w*BackwardBackward")
-
-_BY_DIFFERENCES = "or ask for finite differences: Hessian.by_differences(...)"
-
-_REENTRANT = (
-    "This loss uses reentrant gradient checkpointing, through which no gradient but that of "
-    f"backward() can be taken: call checkpoint(..., use_reentrant=False), {_BY_DIFFERENCES}."
-)
-
-# What PyTorch 2.5 to 2.13 says, first match wins.
-_CAUSES: tuple[tuple[str, type[GraphError], str], ...] = (
-    (
-        "Trying to backward through the graph a second time",
-        GraphError,
-        "The graph of this loss has been freed: measure before backward() is called, "
-        "or call it with retain_graph=True.",
-    ),
-    (
-        "modified by an inplace operation",
-        GraphError,
-        "A tensor that this loss depends on has been changed in place (by optimizer.step(), for "
-        "one): measure between the forward pass and the step.",
-    ),
-    (
-        "One of the differentiated Tensors does not require grad",
-        GraphError,
-        "A parameter has been frozen (requires_grad=False) since its layout was made: make a new "
-        "ParameterLayout, and compute the loss anew.",
-    ),
-    (
-        "donated buffer",
-        GraphError,
-        "This loss comes from a compiled function whose backward pass can run only once: set "
-        "torch._functorch.config.donated_buffer = False before it is compiled, or measure "
-        "through the model that was compiled (model._orig_mod).",
-    ),
-    (
-        "torch.compile with aot_autograd does not currently support double backward",
-        NotTwiceDifferentiableError,
-        "This loss comes from a compiled module, and PyTorch cannot differentiate compiled code "
-        "twice: measure through the module that was compiled (model._orig_mod), "
-        f"{_BY_DIFFERENCES}.",
-    ),
-    (
-        "derivative for .*scaled_dot_product.* is not implemented",
-        NotTwiceDifferentiableError,
-        "This loss uses fused attention, which PyTorch cannot differentiate twice: run the forward "
-        "pass under torch.nn.attention.sdpa_kernel(SDPBackend.MATH), "
-        f"{_BY_DIFFERENCES}.",
-    ),
-    (
-        "CuDNN RNN|derivative for .*_cudnn_rnn.* is not implemented",
-        NotTwiceDifferentiableError,
-        "This loss uses a recurrent layer of cuDNN, which cannot be differentiated twice: run the "
-        "forward pass under torch.backends.cudnn.flags(enabled=False), "
-        f"{_BY_DIFFERENCES}.",
-    ),
-    (
-        "torch.utils.checkpoint is incompatible with .grad()"
-        "|Checkpointing is not compatible with .grad()",
-        NotTwiceDifferentiableError,
-        _REENTRANT,
-    ),
-    (
-        "marked with @once_differentiable",
-        NotTwiceDifferentiableError,
-        "A custom autograd function in this loss is marked @once_differentiable: give it a "
-        f"backward that can be differentiated, {_BY_DIFFERENCES}.",
-    ),
-    (
-        r"derivative for '?(?:aten::)?(?P<operation>\w+)'? is not implemented",
-        NotTwiceDifferentiableError,
-        "PyTorch has no derivative of {operation}, which the gradient of this loss needs: replace "
-        f"that operation, {_BY_DIFFERENCES}.",
-    ),
-)

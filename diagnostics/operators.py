@@ -190,6 +190,34 @@ class Preconditioned(SymmetricOperator):
         return self.operator.matvec(self._check(vector) * self.scale).mul_(self.scale)
 
 
+class Descended(SymmetricOperator):
+    """The Hessian of what an optimizer descends on: A or -A, plus a diagonal of weight decay."""
+
+    def __init__(
+        self, operator: SymmetricOperator, negated: bool, shift: Float[Tensor, " n"] | None
+    ) -> None:
+        if shift is not None and shift.shape != (operator.size,):
+            raise ArgumentError(
+                f"A Hessian of {operator.size} rows was given for an optimizer that was read for "
+                f"{len(shift)} parameters."
+            )
+        self.operator = operator
+        self.size = operator.size
+        self.dtype = operator.dtype
+        self.device = operator.device
+        self.exact = operator.exact
+        self.method = operator.method + ", negated" * negated
+        if shift is not None:
+            self.method += ", with weight decay"
+        self.sign = -1.0 if negated else 1.0
+        self.shift = None if shift is None else shift.to(self.device, self.dtype)
+
+    def matvec(self, vector: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Returns the product with one vector."""
+        product = self.operator.matvec(self._check(vector)).mul_(self.sign)
+        return product if self.shift is None else product.addcmul_(self.shift, vector.to(product))
+
+
 def _numpy_exact(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which scipy's methods hold values of `dtype` exactly (they know no halves)."""
     return dtype if dtype is torch.float64 else torch.float32

@@ -26,7 +26,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from .errors import ArgumentError
 from .layout import ParameterLayout, ParameterSlot
-from .operators import Preconditioned, SymmetricOperator
+from .operators import Descended, Preconditioned, SymmetricOperator
 
 
 def momentum_limit(
@@ -127,7 +127,7 @@ class OptimizerStability:
         if self.limit is None:
             raise ArgumentError(self.status)
         if self.maximize or self.weight_decay is not None:
-            hessian = _Descended(hessian, self.maximize, self.weight_decay)
+            hessian = Descended(hessian, self.maximize, self.weight_decay)
         return hessian if self.diagonal is None else Preconditioned(hessian, self.diagonal)
 
 
@@ -167,33 +167,6 @@ def optimizer_stability(optimizer: Optimizer, layout: ParameterLayout) -> Optimi
 
 class _NoStepYetError(ArgumentError):
     """An optimizer has no preconditioner before its first step."""
-
-
-class _Descended(SymmetricOperator):
-    """The Hessian of what an optimizer descends on: A or -A, plus a diagonal of weight decay."""
-
-    def __init__(
-        self, operator: SymmetricOperator, negated: bool, shift: Float[Tensor, " n"] | None
-    ) -> None:
-        if shift is not None and shift.shape != (operator.size,):
-            raise ArgumentError(
-                f"A Hessian of {operator.size} rows was given for an optimizer that was read for "
-                f"{len(shift)} parameters."
-            )
-        self.operator = operator
-        self.size = operator.size
-        self.dtype = operator.dtype
-        self.device = operator.device
-        self.exact = operator.exact
-        self.method = operator.method + ", negated" * negated
-        if shift is not None:
-            self.method += ", with weight decay"
-        self.sign = -1.0 if negated else 1.0
-        self.shift = None if shift is None else shift.to(self.device, self.dtype)
-
-    def matvec(self, vector: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        product = self.operator.matvec(self._check(vector)).mul_(self.sign)
-        return product if self.shift is None else product.addcmul_(self.shift, vector.to(product))
 
 
 @dataclass(frozen=True, eq=False)

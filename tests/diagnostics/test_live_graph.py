@@ -23,7 +23,8 @@ from gradpath.diagnostics import (
     ParameterLayout,
     term_gradients,
 )
-from gradpath.diagnostics.live_graph import differentiate, explain
+from gradpath.diagnostics.graph_errors import explain
+from gradpath.diagnostics.live_graph import differentiate
 
 from .dense_hessian import dense, dense_hessian_of_model
 from .once_differentiable_losses import ONCE, Net, SineOnce, checkpointed, plain, points
