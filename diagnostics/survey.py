@@ -34,20 +34,21 @@ class Survey:
         """Returns what there is at and below the ends of a graph."""
         usual: set[type] = set()
         compiled: list[Any] = []
+        hiding: NotTwiceDifferentiableError | None = None
         for node in walk_below(ends):
             kind = type(node)
             if kind in usual:
                 continue
             # By name: DeepSpeed and Megatron have checkpoints of their own, of PyTorch's name.
             if kind.__name__ == "CheckpointFunctionBackward":
-                return cls(tuple(compiled), NotTwiceDifferentiableError(REENTRANT))
-            if kind.__name__ == "Error":
-                return cls(tuple(compiled), _told_by(node))
-            if kind.__name__.startswith("CompiledFunction"):
+                hiding = hiding or NotTwiceDifferentiableError(REENTRANT)
+            elif kind.__name__ == "Error":
+                hiding = hiding or _told_by(node)
+            elif kind.__name__.startswith("CompiledFunction"):
                 compiled.append(node)
             else:
                 usual.add(kind)
-        return cls(tuple(compiled), None)
+        return cls(tuple(compiled), hiding)
 
     def refuse_hiding(self, inputs: Sequence[Tensor | GradientEdge]) -> None:
         """Raises where the gradient of some inputs would lack a part."""
