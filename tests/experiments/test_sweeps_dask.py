@@ -94,7 +94,7 @@ def test_a_result_that_is_lost_with_its_worker_ends_its_call(tmp_path: Path) -> 
         is_lost = threading.Event()
         loop = vars(executor)["_client"].loop
         loop.add_callback(is_lost.wait)  # nothing is fetched until then
-        works.wait_until(lambda: mark.read_text() == "again")
+        works.wait_until(lambda: mark.read_text() == "again", 120)
         is_lost.set()
         assert type(future.exception(timeout=120)).__name__ == "KilledWorker"
 
