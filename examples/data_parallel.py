@@ -37,6 +37,6 @@ for _step in range(STEPS):
 
 probe.detach()
 # A thread of gloo may still hold what the last backward pass has sent, and PyTorch aborts where it
-# lets go while Python shuts down (pytorch/pytorch#190489). A barrier waits long enough.
+# lets go while Python shuts down (pytorch/pytorch#190489). A barrier waits long enough, as a rule.
 distributed.barrier()
 distributed.destroy_process_group()

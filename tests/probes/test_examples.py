@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ import numpy as np
 import pytest
 
 from gradpath.probes import Run
+from tests import torchrun
 from tests.package import ROOT
 
 PYTHON, GRADPATH = sys.executable, str(Path(sysconfig.get_path("scripts"), "gradpath"))
-TORCHRUN = [PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 KEY = ["step", "name", "term", "layer"]
 
 # Learning-rate annealing as one would write it without a probe.
@@ -57,7 +56,7 @@ EXAMPLES = {
     ),
     "two_tasks": Example(("regression", "classification"), 600),
     "lbfgs": Example(("residual", "boundary"), 320),
-    "data_parallel": Example(("data", "size"), 200, command=tuple(TORCHRUN)),
+    "data_parallel": Example(("data", "size"), 200, command=torchrun.TORCHRUN),
 }
 
 
@@ -70,12 +69,8 @@ def without_probe(source: str, instead: dict[str, str]) -> str:
     return "\n".join(kept) + "\n"
 
 
-def run(command: list[str], folder: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    found = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280
-    )
-    assert found.returncode == 0, found.stderr
+def run(command: list[str], made: Path) -> None:
+    torchrun.run(command, made, os.environ | {"OMP_NUM_THREADS": "1"}, cwd=made.parent)
 
 
 @pytest.mark.slow
@@ -83,13 +78,13 @@ def run(command: list[str], folder: Path) -> None:
 def test_example(name: str, tmp_path: Path) -> None:
     example = EXAMPLES[name]
     source = (ROOT / "examples" / f"{name}.py").read_text()
-    run([*example.command, str(ROOT / "examples" / f"{name}.py"), "probed"], tmp_path)
+    run([*example.command, str(ROOT / "examples" / f"{name}.py"), "probed"], tmp_path / "probed")
     bare = tmp_path / f"{name}.py"
     bare.write_text(without_probe(source, example.instead))
     command = [*example.command, "-m", "--", GRADPATH.rpartition("/")[2]]
     if example.command == (PYTHON,):
         command = [PYTHON, "-m", "gradpath"]
-    run([*command, "run", "--run", "unedited", bare.name], tmp_path)
+    run([*command, "run", "--run", "unedited", bare.name], tmp_path / "unedited")
     probed, unedited = Run(tmp_path / "probed"), Run(tmp_path / "unedited")
     for each in (probed, unedited):
         assert each.status == "finished"

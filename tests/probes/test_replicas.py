@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +14,24 @@ import pytest
 import torch
 
 from gradpath.probes import Run
+from tests import torchrun
 from tests.package import ROOT
 
 PROCESS = str(ROOT / "tests" / "probes" / "replica_process.py")
 OBSERVED = str(ROOT / "tests" / "probes" / "replica_observed_process.py")
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 KEY = ["step", "name", "term", "layer"]
 
 
-def train(command: list[str], *arguments: str) -> None:
+def train(command: Sequence[str], made: Path, *arguments: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*command, *arguments],
-        check=True,
-        env=environment,
-        timeout=240,
-        capture_output=True,
-    )
+    torchrun.run([*command, *arguments], made, environment)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["attach", "backward"])
 def test_two_processes_record_what_one_does(way: str, tmp_path: Path) -> None:
-    train([sys.executable], PROCESS, str(tmp_path / "one"), way)
-    train(TORCHRUN, PROCESS, str(tmp_path / "two"), way)
+    train([sys.executable], tmp_path / "one", PROCESS, str(tmp_path / "one"), way)
+    train(torchrun.TORCHRUN, tmp_path / "two", PROCESS, str(tmp_path / "two"), way)
     one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
     assert two.status == "finished"
     assert one.steps == two.steps == (0, 2, 4)
@@ -66,7 +60,7 @@ def test_two_processes_record_what_one_does(way: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_200_steps_of_two_processes_end_in_the_same_bits_with_a_probe(tmp_path: Path) -> None:
-    train(TORCHRUN, OBSERVED, str(tmp_path))
+    train(torchrun.TORCHRUN, tmp_path / "run", OBSERVED, str(tmp_path))
     for rank in (0, 1):
         assert json.loads((tmp_path / f"differences.{rank}.json").read_text()) == []
     run = Run(tmp_path / "run")
