@@ -53,7 +53,8 @@ class Survey:
     def refuse_hiding(self, inputs: Sequence[Tensor | GradientEdge]) -> None:
         """Raises where the gradient of some inputs would lack a part."""
         if self.hiding and any(isinstance(tensor, Tensor) for tensor in inputs):
-            raise self.hiding
+            # Raised once more, it would hold the frames, and so the graphs, of all times before.
+            raise self.hiding.with_traceback(None)
 
 
 def _told_by(node: Any) -> NotTwiceDifferentiableError:

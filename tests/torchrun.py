@@ -1,8 +1,8 @@
 """Processes under torchrun, started anew where PyTorch itself aborts one that has done its work.
 
 A thread of gloo that lets go of a tensor while Python shuts down ends the process by an abort
-(pytorch/pytorch#190489). On a busy machine that was seen without gradpath as well: in 7 of 60 runs,
-and with a barrier at the end, as our scripts have it, in one of some hundred.
+(pytorch/pytorch#190489). On a busy machine a script without gradpath did so in 7 of 60 runs. With a
+barrier at the end, as our scripts have it, it was seen once, under an attached probe.
 """
 
 from __future__ import annotations

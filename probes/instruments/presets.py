@@ -27,7 +27,7 @@ def light(seed: int = 0) -> list[Instrument]:
 def standard(seed: int = 0) -> list[Instrument]:
     """Returns the light set, histograms, updates, stiffness and stability.
 
-    Meant to be left on: on a small network it takes less than a twentieth of the time.
+    Meant to be left on: on a small network it takes about a twentieth of the time.
     """
     return [
         *light(seed),
