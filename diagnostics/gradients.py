@@ -14,6 +14,7 @@ from torch import Tensor
 from .errors import ArgumentError
 from .layout import ParameterLayout
 from .live_graph import differentiate, differentiate_each
+from .survey import Survey
 from .terms import Term, Terms, as_terms
 
 # The comparison is made in float64 on so many entries at a time, never on a long copy.
@@ -67,6 +68,7 @@ def term_gradients(
     layout: ParameterLayout,
     *,
     retain_graph: bool = True,
+    survey: Survey | None = None,
 ) -> TermGradients:
     """Returns the unweighted gradient of each term, one row a term, in the layout's dtype.
 
@@ -78,6 +80,7 @@ def term_gradients(
             one value a point, which count by their mean).
         layout: the parameters; their places are the columns.
         retain_graph: whether the graph stays alive; without, the last term uses it up.
+        survey: of the graphs of all terms, where somebody has made it already.
 
     Returns:
         A (terms, params) matrix with the names of its rows in `.terms`. A parameter that a term
@@ -109,7 +112,9 @@ def term_gradients(
             )
 
         losses = [(term.edges, term.seeds) for term in named]
-        differentiate_each(losses, layout.parameters, take, retain_graph=retain_graph)
+        differentiate_each(
+            losses, layout.parameters, take, retain_graph=retain_graph, survey=survey
+        )
         return TermGradients.of(matrix, tuple(term.name for term in named), unreached)
 
 

@@ -86,6 +86,7 @@ def differentiate_each(
     take: Callable[[int, Sequence[Tensor | None]], None],
     *,
     retain_graph: bool = True,
+    survey: Survey | None = None,
 ) -> None:
     """Gives the gradient of each of several losses to `take`, as `differentiate` would return it.
 
@@ -97,6 +98,7 @@ def differentiate_each(
         inputs: tensors below them.
         take: called with the number of each loss and its gradient, before the next one is taken.
         retain_graph: whether the graph stays alive; without, the last loss that has one uses it up.
+        survey: of the graphs of all losses; by default it is made here.
 
     Raises:
         GraphError: as `differentiate`.
@@ -108,7 +110,7 @@ def differentiate_each(
         for index in range(len(losses)):
             take(index, nothing)
         return
-    survey = Survey.of(edges)
+    survey = survey or Survey.of(edges)
     survey.refuse_hiding(inputs)
     last = max(index for index, (outputs, _) in enumerate(losses) if outputs)
     with _unnoticed(edges, inputs), torch.set_grad_enabled(False), translated():

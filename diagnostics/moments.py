@@ -9,7 +9,8 @@ groups it belongs to, and a further group costs next to nothing.
 
 A small matrix is reduced by numpy, all pieces of all rows in one call a sum, which takes as long
 as torch needs for a few pieces of one row. A large one, or one on another device, is reduced where
-it is, a block of columns at a time.
+it is, a block of columns at a time. The matrices of several training steps are reduced together:
+calls of numpy take as long as their work on a small one.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ _LARGEST_EXPONENT = 1000
 _ROUNDING = 32 * float(np.finfo(np.float64).eps)
 
 _CACHED = 1 << 16  # columns at a time on the CPU: a few float64 of each stay in its cache
+_CACHED_ENTRIES = 1 << 15  # likewise, of the matrices of several steps
 
 _SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
 
@@ -123,8 +125,8 @@ class Partition:
 class Moments:
     """What the entries of each row are like in each group, and how the rows lie to each other."""
 
-    values: Float[Array, "quantities rows groups"]  # in the order of QUANTITIES
-    cosines: Float[Array, "groups rows rows"]  # of the angles between rows
+    values: Float[Array, "quantities *steps rows groups"]  # in the order of QUANTITIES
+    cosines: Float[Array, "*steps groups rows rows"]  # of the angles between rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,41 +137,77 @@ class _Pieces:
     2^exponent first: that does not round.
     """
 
-    largest: Float[Array, "rows pieces"]  # magnitude; not divided
-    sums: Float[Array, "8+rows rows pieces"]
-    exponents: Int[NDArray[Any], "rows pieces"] | None = None
+    largest: Float[Array, "steps*rows pieces"]  # magnitude; not divided
+    sums: Float[Array, "8+rows steps*rows pieces"]
+    exponents: Int[NDArray[Any], "steps*rows pieces"] | None = None
+
+    @classmethod
+    def of_all(cls, parts: Sequence[_Pieces]) -> _Pieces:
+        """Returns the pieces of several steps as one."""
+        if len(parts) == 1:
+            return parts[0]
+        largest = np.concatenate([part.largest for part in parts])
+        sums = np.concatenate([part.sums for part in parts], axis=1)
+        if all(part.exponents is None for part in parts):
+            return cls(largest, sums)
+        as_they_are = [np.zeros_like(part.largest, dtype=np.int32) for part in parts]
+        known = [
+            zeros if part.exponents is None else part.exponents
+            for part, zeros in zip(parts, as_they_are, strict=True)
+        ]
+        return cls(largest, sums, np.concatenate(known))
 
 
-def moments(rows: Float[Tensor, "rows columns"], partition: Partition, near_zero: float) -> Moments:
+def moments(
+    rows: Float[Tensor, "*steps rows columns"], partition: Partition, near_zero: float
+) -> Moments:
     """Returns the moments of all groups, computed in float64 whatever the dtype of the rows.
 
     A group with an entry that is NaN or infinite has NaN for all that is not a number of entries.
 
     Args:
-        rows: on any device.
+        rows: on any device; of one step, or of several side by side, with the same result.
         partition: of the columns.
         near_zero: an entry below this share of its row's largest finite magnitude is nearly zero.
     """
+    *some, of_each, columns = rows.shape
+    number = some[0] if some else 1
     # What is not finite, and a spread or an angle that there is not, leads to NaN on purpose.
     with np.errstate(all="ignore"):
-        if rows.is_cpu and rows.shape[1] <= reductions.BLOCK:
-            return _joined(_small(rows, partition, near_zero), partition)
-        longest = min(reductions.BLOCK, _CACHED) if rows.is_cpu else reductions.BLOCK
-        partition = partition.cut(longest)
-        return _joined(_large(rows, partition, near_zero), partition)
+        if rows.is_cpu and columns <= reductions.BLOCK:
+            entries = reductions.as_numpy(rows).reshape(number, of_each, columns)
+            at_once = max(1, _CACHED_ENTRIES // max(1, of_each * columns))
+            parts = [
+                _small(entries[first : first + at_once], rows.dtype, partition, near_zero)
+                for first in range(0, number, at_once)
+            ]
+        else:
+            longest = min(reductions.BLOCK, _CACHED) if rows.is_cpu else reductions.BLOCK
+            partition = partition.cut(longest)
+            each = rows if some else rows[None]
+            parts = [_large(step, partition, near_zero) for step in each]
+        values, cosines = _joined(_Pieces.of_all(parts), partition, number)
+    if not some:
+        return Moments(values, cosines[0])
+    return Moments(values.reshape(len(values), number, of_each, values.shape[-1]), cosines)
 
 
-def _small(rows: Tensor, partition: Partition, near_zero: float) -> _Pieces:
-    entries = reductions.as_numpy(rows)
-    number = len(entries)
-    shape = (number, len(partition.starts))
+def _small(
+    steps: Float[Array, "steps rows columns"],
+    dtype: torch.dtype,
+    partition: Partition,
+    near_zero: float,
+) -> _Pieces:
+    number, of_each, columns = steps.shape
+    entries = steps.reshape(number * of_each, columns)
+    shape = (len(entries), len(partition.starts))
     # numpy reduces one long row in half the time that several rows of the same length take.
     flat = entries.reshape(-1)
-    limits = partition.limits_in_rows(number)
+    limits = partition.limits_in_rows(len(entries))
     starts = limits[:-1]
     magnitudes = np.abs(flat)
     largest = np.maximum.reduceat(magnitudes, starts).reshape(shape)
-    sums: Array = np.zeros((_PRODUCTS + number, number * shape[1]))
+    sums: Array = np.zeros((_PRODUCTS + of_each, len(entries) * shape[1]))
     tops = largest.max(axis=1)
     if not (tops < np.inf).all():
         is_finite = np.isfinite(flat)
@@ -180,7 +218,7 @@ def _small(rows: Tensor, partition: Partition, near_zero: float) -> _Pieces:
     if len(near):
         sums[_NEAR_ZEROS] = _between(limits, near)
         sums[_ZEROS] = _between(limits, near[flat[near] == 0])
-    exponents = _exponents(largest) if rows.dtype == torch.float64 else None
+    exponents = _exponents(largest) if dtype == torch.float64 else None
     if exponents is not None:
         factors = np.repeat(np.ldexp(1.0, -exponents), partition.widths, axis=1).reshape(-1)
         flat, magnitudes = flat * factors, magnitudes * factors
@@ -196,10 +234,13 @@ def _small(rows: Tensor, partition: Partition, near_zero: float) -> _Pieces:
     powers *= powers
     np.add.reduceat(powers, starts, out=sums[_FOURTH])
     sums = sums.reshape(len(sums), *shape)
-    entries = flat.reshape(entries.shape)
-    for row in range(number - 1):
-        products = entries[row + 1 :] * entries[row]
-        np.add.reduceat(products, partition.starts, axis=1, out=sums[_PRODUCTS + row, row + 1 :])
+    by_step = flat.reshape(steps.shape)
+    for row in range(of_each - 1):
+        products = by_step[:, row + 1 :] * by_step[:, row, None]
+        starts = partition.limits_in_rows(number * (of_each - row - 1))[:-1]
+        added = np.add.reduceat(products.reshape(-1), starts)
+        of_row: Array = sums[_PRODUCTS + row].reshape(number, of_each, shape[1])
+        of_row[:, row + 1 :] = added.reshape(number, of_each - row - 1, shape[1])
     return _Pieces(largest, sums, exponents)
 
 
@@ -280,8 +321,8 @@ def _describe(
     sums[_FOURTH] = powers.square_().sum(1)
 
 
-def _joined(pieces: _Pieces, partition: Partition) -> Moments:
-    """Returns the moments of the groups, from those of their pieces."""
+def _joined(pieces: _Pieces, partition: Partition, steps: int) -> tuple[Array, Array]:
+    """Returns the moments of the groups, from those of their pieces, and the cosines."""
     members, firsts, counts = partition.members, partition.firsts, partition.counts
     sums = pieces.sums.take(members, axis=2)
     if pieces.exponents is not None:
@@ -293,7 +334,9 @@ def _joined(pieces: _Pieces, partition: Partition) -> Moments:
         sums[:_SECOND] *= shrink
         for order, power in enumerate((_SECOND, _THIRD, _FOURTH), start=2):
             sums[power] *= shrink**order
-        sums[_PRODUCTS:] *= shrink[:, None] * shrink
+        each = shrink.reshape(steps, len(sums) - _PRODUCTS, len(members))
+        both = np.moveaxis(each, 1, 0)[:, :, None] * each
+        sums[_PRODUCTS:] *= both.reshape(len(both), *shrink.shape)
     means = np.add.reduceat(sums[:_SECOND] * partition.member_widths, firsts, axis=2)
     means /= counts
     # The sums of (x - mean)^2 and (x - mean)^4, with x - mean = (x - mean of the piece) + shift.
@@ -319,23 +362,28 @@ def _joined(pieces: _Pieces, partition: Partition) -> Moments:
     roots = np.sqrt(np.maximum(values[3:6], 0.0, out=values[3:6]), out=values[3:6])
     np.divide(fourth, variance * variance, out=values[6])
     np.putmask(values[6], are_equal, np.nan)
-    cosines = _cosines(sums[_PRODUCTS:], roots[2])
+    cosines = _cosines(sums[_PRODUCTS:], roots[2], steps)
     if pieces.exponents is not None:
         values[2:6] = np.ldexp(values[2:6], raised)
     values[7:] = sums[_ZEROS:_PRODUCTS]
     if pieces.sums[_NOT_FINITE].any():
         values[1:7, values[9] > 0] = np.nan
-    return Moments(values, cosines)
+    return values, cosines
 
 
 def _cosines(
-    products: Float[Array, "rows rows groups"], norms: Float[Array, "rows groups"]
-) -> Float[Array, "groups rows rows"]:
-    scales = norms[:, None] * norms
+    products: Float[Array, "rows steps*rows groups"],
+    norms: Float[Array, "steps*rows groups"],
+    steps: int,
+) -> Float[Array, "steps groups rows rows"]:
+    rows, groups = len(products), norms.shape[1]
+    norms = norms.reshape(steps, rows, groups)
+    scales = norms[:, :, None] * norms[:, None]
+    products = products.reshape(rows, *norms.shape).transpose(1, 0, 2, 3)
     # Each pair is there once.
-    products = products + products.transpose(1, 0, 2)
-    with_itself = slice(None, None, len(norms) + 1)
-    products.reshape(-1, norms.shape[1])[with_itself] = norms * norms
+    products = products + products.transpose(0, 2, 1, 3)
+    with_itself = slice(None, None, rows + 1)
+    products.reshape(steps, rows * rows, groups)[:, with_itself] = norms * norms
     products /= scales
     np.minimum(products, 1.0, out=products)
-    return np.maximum(products, -1.0, out=products).transpose(2, 0, 1)
+    return np.maximum(products, -1.0, out=products).transpose(0, 3, 1, 2)

@@ -15,10 +15,12 @@ from ..diagnostics.leaf_gradients import accumulate
 from ..diagnostics.operators import SymmetricOperator
 from ..diagnostics.rules import Observation, Weighting, WeightingRule
 from ..diagnostics.stability import OptimizerStability
+from ..diagnostics.survey import FamiliarGraphs
 from ..diagnostics.weighting import weighting
 from .bench import wants
 from .interception import backward_is_seen, unobserved
 from .models import leaves_below
+from .open_step import overhead_of
 from .parts import Part
 from .passes import flat, gradients_of, pass_of_losses, pass_of_values
 from .self_check import SelfCheck
@@ -36,6 +38,7 @@ class Manual:
         self._stepping = stepping
         self._rules: dict[int | str, Weighting] = {}
         self._next_step = 0
+        self._graphs = FamiliarGraphs()
 
     def watch(self, losses: dict[str, Tensor], total: Tensor | None) -> None:
         """Measures named terms; without a total, an attached probe does at the next backward."""
@@ -46,7 +49,7 @@ class Manual:
         stepping.begin_pass()
         if stepping.thread.is_trial or not stepping.agenda.may_be_due():
             return
-        with stepping.overhead() as overhead:
+        with overhead_of(stepping.bench) as overhead:
             one = pass_of_losses(losses, None, total)
             roots = [*losses.values()] if total is None else [total]
             step = stepping.observe(one, lambda: leaves_below(roots))
@@ -81,7 +84,8 @@ class Manual:
             if step is not None:
                 stepping.measure_graph(step, one)
         keeps = step is not None and bool(wants(step.due, "step"))
-        rows = term_gradients(one.terms, layout, retain_graph=keeps)
+        survey = self._graphs.survey([edge for term in one.terms for edge in term.edges])
+        rows = term_gradients(one.terms, layout, retain_graph=keeps, survey=survey)
         if step is not None or rule is not None:
             rows = stepping.registry.replicas_of(part).mean_of_rows(rows)
         if rule is not None:
@@ -102,7 +106,7 @@ class Manual:
             accumulate(layout, total)
         if check is not None and step is not None:
             with guarded():
-                check.compare()
+                check.compare(expected=total)
                 if not keeps:
                     step.release_graphs()
         assert one.loss is not None

@@ -7,7 +7,9 @@ to zero in between, passes of one name are told apart by how their losses are co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,6 +22,7 @@ from ..diagnostics.layout import ParameterLayout
 from ..diagnostics.stability import OptimizerStability
 from ..diagnostics.term_groups import numbered
 from ..diagnostics.terms import Term
+from .bench import Bench
 from .instruments.base import Instrument
 from .models import owned
 from .parts import Key, Part
@@ -148,6 +151,16 @@ class OpenStep:
         self.part = part
         self.number = max(0, part.step - 1)
         self.records.clear()  # curvature was that of too many parameters
+
+
+@contextmanager
+def overhead_of(bench: Bench) -> Iterator[list[OpenStep]]:
+    """Charges the time of the block, without that of instruments, to a step put in the list."""
+    steps: list[OpenStep] = []
+    begun, measured = time.perf_counter(), bench.seconds
+    yield steps
+    for step in steps:
+        step.seconds += time.perf_counter() - begun - (bench.seconds - measured)
 
 
 def version_of(parameters: Sequence[Tensor]) -> int:

@@ -101,7 +101,7 @@ def read_scalars(
     ]
     columns = connection.execute(
         "SELECT packing, dtype, position, series FROM packed_columns JOIN packings ON id = packing "
-        f"WHERE {condition} ORDER BY packing, position",
+        f"WHERE {condition} AND dtype GLOB '<f[48]' ORDER BY packing, position",
         {"name": name},
     ).fetchall()
     for (packing, dtype), some in groupby(columns, key=itemgetter(0, 1)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from torch import distributed
 
 from .bench import ProbeWarning
 from .errors import StoreError
-from .records import Event, Finding, Record
+from .live_backlogs import settle
+from .records import Event, Finding, Record, Stamp
 from .run_json import read_document
 from .run_writer import RunWriter
 from .sinks.broadcast import Broadcast
 from .sinks.sink import Sink
+from .stretch_rows import StretchRecord
 
 
 class Recorder:
@@ -51,6 +53,11 @@ class Recorder:
         """Whether records of this process get anywhere."""
         return self.failure is None and os.getpid() == self._pid
 
+    @property
+    def has_sinks(self) -> bool:
+        """Whether trackers get a copy of each step."""
+        return self._broadcast.is_wanted
+
     def open(self) -> None:
         """Opens the run.
 
@@ -62,7 +69,7 @@ class Recorder:
 
     def begin(self) -> None:
         """Opens the run if that is still to be done, as soon as there is something to record."""
-        self._try(lambda writer: None)
+        self.attempt(lambda writer: None)
 
     def last_step(self, part: str) -> int | None:
         """Returns the latest step that is in the run; None where there is none."""
@@ -78,24 +85,30 @@ class Recorder:
         """Adds to run.json; what is known before the run is opened is there from its beginning."""
         self._described |= metadata
         if self._writer is not None:
-            self._try(lambda writer: writer.describe(**metadata))
+            self.attempt(lambda writer: writer.describe(**metadata))
 
     def record(
         self, step: int, records: Iterable[Record], part: str, evaluations: int | None
     ) -> bool:
         """Commits a step; returns whether it is in the run."""
         kept = list(records)
-        is_committed = self._try(
+        is_committed = self.attempt(
             lambda writer: writer.record(step, kept, part=part, evaluations=evaluations)
         )
         if is_committed:
             self._broadcast.step(step, kept, part)
         return is_committed
 
+    def record_stretch(
+        self, stamps: Sequence[Stamp], records: Iterable[StretchRecord], part: str
+    ) -> bool:
+        """Commits several steps at once; returns whether they are in the run."""
+        return self.attempt(lambda writer: writer.record_stretch(stamps, records, part=part))
+
     def complete(self, step: int, records: Iterable[Record], part: str) -> None:
         """Adds to a step that is in the run what could be known only later."""
         kept = list(records)
-        if self._try(lambda writer: writer.complete(step, kept, part=part)):
+        if self.attempt(lambda writer: writer.complete(step, kept, part=part)):
             self._broadcast.step(step, kept, part)
 
     @property
@@ -111,11 +124,12 @@ class Recorder:
     def note(self, *records: Event | Finding) -> None:
         """Records what belongs to no step."""
         if records:
-            self._try(lambda writer: writer.note(*records))
+            self.attempt(lambda writer: writer.note(*records))
 
     def rename_part(self, old: str, new: str) -> None:
         """Gives a part of the run another name."""
-        self._try(lambda writer: writer.rename_part(old, new))
+        settle(self.folder.absolute())
+        self.attempt(lambda writer: writer.rename_part(old, new))
 
     def end(self, error: BaseException | str | None = None) -> None:
         """Ends the run; it can be opened again, and then goes on."""
@@ -132,11 +146,13 @@ class Recorder:
         except StoreError as failure:
             self.give_up(failure)
 
-    def _try(self, work: Any) -> bool:
+    def attempt(self, work: Callable[[RunWriter], None]) -> bool:
+        """Does something with the writer; returns False where nothing is, or can be, written."""
         if not self.is_on or not writes():
             return False
         try:
             self.open()
+            assert self._writer is not None
             work(self._writer)
         except StoreError as error:
             if self._strict:

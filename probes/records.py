@@ -8,7 +8,7 @@ which layer of the network ("" likewise, "all" for the whole). `batch` says on w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Protocol
@@ -49,6 +49,16 @@ class EigenvalueBounds(Protocol):
 
 
 @dataclass(frozen=True)
+class Stamp:
+    """Which step something was recorded of, and when."""
+
+    step: int
+    time: float  # in seconds since 1970
+    elapsed: float  # seconds that the run had been going on
+    evaluations: int | None = None  # of the loss so far, where they are counted apart from steps
+
+
+@dataclass(frozen=True)
 class Scalar:
     """One number; NaN and infinity are numbers as well."""
 
@@ -65,21 +75,24 @@ class ScalarTable:
 
     It is read like them, and costs a fraction of their time: all tables of a step are one row of
     the database, and what their numbers are called is stored once. Without terms or layers, the
-    numbers belong to none.
+    numbers belong to none. Of a stretch of steps, the values have an axis of steps after that of
+    names.
 
     Raises:
         ArgumentError: the values have another shape.
     """
 
     names: tuple[str, ...]
-    values: NDArray[Any]  # (names, terms, layers); float32 is stored as such, others as float64
+    # (names, *steps, terms, layers); float32 is stored as such, others as float64
+    values: NDArray[Any]
     terms: tuple[str, ...] = ("",)
     layers: tuple[str, ...] = ("",)
     batch: str = TRAINING_BATCH
 
     def __post_init__(self) -> None:
         shape = (len(self.names), len(self.terms), len(self.layers))
-        if self.values.shape != shape:
+        found = self.values.shape
+        if len(found) not in (3, 4) or (found[0], *found[-2:]) != shape:
             raise ArgumentError(
                 f"A table of shape {tuple(self.values.shape)} was given for {shape[0]} names, "
                 f"{shape[1]} terms and {shape[2]} layers; it must have a number for each of them."
@@ -87,9 +100,12 @@ class ScalarTable:
 
     def scalars(self) -> Iterator[Scalar]:
         """Yields its numbers one by one."""
-        columns = product(self.names, self.terms, self.layers)
-        for (name, term, layer), value in zip(columns, self.values.reshape(-1), strict=True):
+        for (name, term, layer), value in zip(self.columns(), self.values.reshape(-1), strict=True):
             yield Scalar(name, float(value), term, layer, self.batch)
+
+    def columns(self) -> Iterator[tuple[str, str, str]]:
+        """Yields what each of its numbers is called: name, term, layer."""
+        yield from product(self.names, self.terms, self.layers)
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,18 @@ class HistogramRecord:
     layer: str = ""
     name: str = "gradient"
     batch: str = TRAINING_BATCH
+
+
+@dataclass(frozen=True, eq=False)
+class HistogramTable:
+    """The gradient histograms of a stretch of steps, of some terms in some layers.
+
+    They are read like as many `HistogramRecord`s.
+    """
+
+    counted: Sequence[tuple[NDArray[Any], NDArray[Any]]]  # bins and counts; by step, term, layer
+    terms: tuple[str, ...]
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from .schema import PART_TABLES, SERIES_TABLES
+from .schema import PACKED_TABLES, PART_TABLES, SERIES_TABLES
 
 
 def delete_steps(connection: sqlite3.Connection, part: str, first: int, stop: int) -> int:
@@ -21,9 +21,8 @@ def delete_steps(connection: sqlite3.Connection, part: str, first: int, stop: in
     of_part = "SELECT id FROM series WHERE part = :part"
     conditions = dict.fromkeys(SERIES_TABLES, f"series IN ({of_part})")
     conditions |= dict.fromkeys(PART_TABLES, "part = :part")
-    conditions["packed_scalars"] = (
-        f"packing IN (SELECT packing FROM packed_columns WHERE series IN ({of_part}))"
-    )
+    packings = f"SELECT packing FROM packed_columns WHERE series IN ({of_part})"
+    conditions |= dict.fromkeys(PACKED_TABLES, f"packing IN ({packings})")
     for table, condition in conditions.items():
         connection.execute(
             f"DELETE FROM {table} WHERE step >= :first AND step < :stop AND {condition}", within

@@ -1,13 +1,19 @@
-"""The folder of a run, before anything is written to it."""
+"""The folder of a run: before anything is written to it, where there are some, how one ended."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from .errors import StoreError, explained
-from .lock import LOCK
-from .run_json import DOCUMENT
+from .lock import LOCK, has_writer
+from .run_json import DOCUMENT, read_document
 from .schema import DATABASE
+
+# Holds the steps that wait to be measured together (`waiting.py`).
+WAITING = "run.waiting"
 
 
 def make_folder(folder: Path) -> None:
@@ -42,3 +48,25 @@ def remove_what_a_killed_start_left(folder: Path) -> None:
             path.unlink()
     except OSError as error:
         raise explained(error, folder) from error
+
+
+def folders_of_runs(folder: Path) -> Iterator[Path]:
+    """Yields the folders in a folder, at any depth, that are runs or what is left of one."""
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        if DOCUMENT in files or DATABASE in files:
+            folders.clear()
+            yield Path(path)
+
+
+def status_of(folder: Path, document: Mapping[str, Any]) -> str:
+    """Returns what run.json says of the status, or `lost` where nobody writes the run any more.
+
+    Raises:
+        StoreError: the file was damaged meanwhile.
+    """
+    if document["status"] != "running" or has_writer(folder):
+        return str(document["status"])
+    # A writer says how it ended before it lets go of the lock.
+    status = str(read_document(folder)["status"])
+    return "lost" if status == "running" else status

@@ -12,10 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..diagnostics.errors import ArgumentError
 from .errors import StoreError, explained
 from .series import storable
 
 DOCUMENT = "run.json"
+
+# Kept by the writer itself: what a user describes a run with has other names.
+_OWN = ("status", "started", "ended", "error", "earlier")
 
 _VERSIONS = ("gradpath", "torch", "numpy", "scipy", "pandas")
 _GIT_PATIENCE_SECONDS = 10.0
@@ -68,6 +72,27 @@ def write_document(folder: Path, document: Mapping[str, Any]) -> None:
         draft.replace(folder / DOCUMENT)
     except OSError as error:
         raise explained(error, folder) from error
+
+
+def with_earlier_session(document: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the document of a run that is resumed, with how its last session ended.
+
+    Args:
+        document: what the last session has left.
+        here: the names of what this session will say of itself.
+    """
+    session = {key: value for key, value in document.items() if key in here}
+    ending = {key: document.get(key) for key in ("status", "ended", "error")}
+    if ending["status"] == "running":
+        ending["status"] = "lost"  # for nobody else has the lock
+    return dict(document) | {"earlier": [*document.get("earlier", []), ending | session]}
+
+
+def check_names(metadata: Mapping[str, Any]) -> None:
+    """Raises ArgumentError where a run would be described by a name that it keeps by itself."""
+    for name in _OWN:
+        if name in metadata:
+            raise ArgumentError(f"A run keeps its {name!r} by itself; give this another name.")
 
 
 def tabular(document: Mapping[str, Any]) -> dict[str, str | int | float | bool]:

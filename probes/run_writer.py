@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,18 +22,24 @@ from ..diagnostics.errors import ArgumentError
 from .errors import StoreError, described, explained
 from .forking import give_up_in_children
 from .lock import WriterLock
-from .records import Event, Finding, Record
+from .records import Event, Finding, Record, Stamp
+from .recovery import complete, forget_waiting
 from .revisions import count_steps, delete_steps, elapsed, parts, rename
 from .rows import Rows
 from .run_folder import make_folder, remove_what_a_killed_start_left
-from .run_json import DOCUMENT, environment, read_document, write_document
+from .run_json import (
+    DOCUMENT,
+    check_names,
+    environment,
+    read_document,
+    with_earlier_session,
+    write_document,
+)
 from .schema import BEYOND_EVERY_STEP, DATABASE, open_for_writing, seal
 from .series import Known
+from .stretch_rows import StretchRecord, StretchRows, insert_stretch
 
 JOURNAL_VARIABLE = "GRADPATH_JOURNAL"
-
-# Kept by the writer itself: what a user describes a run with has other names.
-_OWN = ("status", "started", "ended", "error", "earlier")
 
 # A connection must not be closed in a forked process, not even by the garbage collector.
 _connections_of_the_parent: list[sqlite3.Connection] = []
@@ -90,7 +96,7 @@ class RunWriter:
         if journal not in ("wal", "delete"):
             raise ArgumentError(f'The journal is {journal!r}; give "wal" or "delete".')
         here = environment()
-        _check_names(metadata or {})
+        check_names(metadata or {})
         self.folder = Path(folder).absolute()
         self.turn = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -106,6 +112,9 @@ class RunWriter:
                 self._document = {"status": "running", "started": _now()}
             connection = open_for_writing(self.folder, journal)
             try:
+                if is_there:
+                    complete(connection, self.folder)
+                    forget_waiting(self.folder)
                 self._known: Known | None = None
                 # From which step on each part still has what an earlier session recorded.
                 earlier = parts(connection) if is_there else []
@@ -141,7 +150,7 @@ class RunWriter:
         Raises:
             StoreError: the run has ended or cannot be written.
         """
-        _check_names(metadata)
+        check_names(metadata)
         with self.turn:
             self._open()
             self._document |= metadata
@@ -182,6 +191,31 @@ class RunWriter:
                     Rows([resumed], part).insert(connection, step, now, known)
             if part in self._replaced_from:
                 self._replaced_from[part] = min(step, self._replaced_from[part])
+
+    def record_stretch(
+        self, stamps: Sequence[Stamp], records: Iterable[StretchRecord], *, part: str = ""
+    ) -> None:
+        """Records several steps in one transaction.
+
+        Args:
+            stamps: of the steps, their numbers ascending.
+            records: of all of them.
+            part: which of several models or optimizers the steps were of.
+
+        Raises:
+            StoreError: a step is recorded already, or they cannot be written. None of them is in
+                the run then.
+        """
+        rows, first = StretchRows(records, part, len(stamps)), stamps[0]
+        with self.turn:
+            with self._transaction() as connection:
+                resumed = self._replace_from(connection, first.step, part)
+                known = self._known_in(connection)
+                insert_stretch(connection, stamps, rows, part, known)
+                if resumed is not None:
+                    Rows([resumed], part).insert(connection, first.step, first.time, known)
+            if part in self._replaced_from:
+                self._replaced_from[part] = min(first.step, self._replaced_from[part])
 
     def complete(self, step: int, records: Iterable[Record], *, part: str = "") -> None:
         """Adds to a recorded step what could be known only later.
@@ -358,18 +392,7 @@ class RunWriter:
                 f"Run {self.folder} cannot be resumed: its {DATABASE} is missing; restore it from "
                 "a copy, or give another folder."
             )
-        session = {key: value for key, value in document.items() if key in here}
-        ending = {key: document.get(key) for key in ("status", "ended", "error")}
-        if ending["status"] == "running":
-            ending["status"] = "lost"  # for nobody else has the lock
-        document["earlier"] = [*document.get("earlier", []), ending | session]
-        return document
-
-
-def _check_names(metadata: Mapping[str, Any]) -> None:
-    for name in _OWN:
-        if name in metadata:
-            raise ArgumentError(f"A run keeps its {name!r} by itself; give this another name.")
+        return with_earlier_session(document, here)
 
 
 def _now() -> str:

@@ -139,13 +139,27 @@ CREATE TABLE packed_scalars (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
+# Likewise of the histograms of a step, where every step is recorded.
+_VERSION_3 = """
+CREATE TABLE packed_histograms (
+    step INTEGER NOT NULL,
+    packing INTEGER NOT NULL REFERENCES packings,  -- with HISTOGRAM_PACKING for a dtype
+    data BLOB NOT NULL,     -- see diagnostics/histogram_tables.py
+    PRIMARY KEY (step, packing)
+);
+"""
+
+# What such a packing has in place of a dtype.
+HISTOGRAM_PACKING = "histograms"
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 
 _WAL_CANNOT_WORK = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL)
 
 # The tables whose rows belong to a step of a series, and those that name step and part themselves.
-# Packed scalars belong to a step of a packing, all of whose series are of one part.
+# What is packed belongs to a step of a packing, all of whose series are of one part.
 SERIES_TABLES = ("scalars", "histograms", "eigenvalues", "fields", "costs")
+PACKED_TABLES = ("packed_scalars", "packed_histograms")
 PART_TABLES = ("steps", "events", "findings")
 
 

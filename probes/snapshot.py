@@ -132,8 +132,9 @@ class Pass:
 
     def release(self) -> None:
         """Lets go of the graph, of which no more is wanted than how it began."""
-        _ = self.structure
-        self.terms = tuple(replace(term, edges=(), seeds=()) for term in self.terms)
+        if any(term.edges for term in self.terms):
+            _ = self.structure
+            self.terms = tuple(replace(term, edges=(), seeds=()) for term in self.terms)
         self.roots = ()
         self.hessians = {}
 

@@ -16,8 +16,7 @@ are only counted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from torch.optim import Optimizer
 
 from ..diagnostics.errors import GradpathError
 from .agenda import Agenda
+from .backlog import Backlog
 from .bench import Bench, wants
 from .closing import changes_of, close_step, note_step_inside_of_a_pass
 from .fixed_batch import FixedBatch
@@ -32,7 +32,7 @@ from .forward import ForwardPasses
 from .instruments.base import Instrument
 from .interception import BackwardCall, is_inside_a_pass, is_inside_a_step
 from .models import Optimizers, Scalers, leaves_below, owned
-from .open_step import OpenStep, gradients_are_gone, version_of
+from .open_step import OpenStep, gradients_are_gone, overhead_of, version_of
 from .parts import Part
 from .passes import pass_of_call, pass_of_losses
 from .recorder import Recorder
@@ -69,6 +69,7 @@ class Stepping:
         self.scalers = Scalers()
         self.registry = Registry(models, self.optimizers, bench, recorder)
         self.agenda = Agenda(self.registry, bench)
+        self.backlog = Backlog(bench, recorder)
         self.thread = TrainingThread()
 
     @property
@@ -81,7 +82,8 @@ class Stepping:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way in this thread, and nothing due before the next step."""
-        return not self.thread.is_busy and self.agenda.is_empty(ahead=0)
+        is_busy = self.thread.is_busy or not self.backlog.is_empty
+        return not is_busy and self.agenda.is_empty(ahead=0)
 
     def passed_idly(self) -> None:
         """Counts a backward pass at which nothing is due."""
@@ -90,7 +92,7 @@ class Stepping:
 
     def stepped_idly(self, optimizer: Optimizer) -> bool:
         """Counts a step and returns True, where there is no more to do, at the next one neither."""
-        if self.thread.is_busy or self.forward.is_recording or not self.agenda.is_empty(ahead=1):
+        if not self.is_idle or self.forward.is_recording or not self.agenda.is_empty(ahead=1):
             return False
         self.registry.parts.stepped(optimizer)
         return True
@@ -111,7 +113,7 @@ class Stepping:
         if self.thread.is_trial or not self.agenda.may_be_due():
             thread.watched = {}
             return
-        with self.overhead() as overhead:
+        with overhead_of(self.bench) as overhead:
             recording = self.forward.end()
             watched, thread.watched = thread.watched, {}
             try:
@@ -212,6 +214,8 @@ class Stepping:
                 step.part.counts_passes = True
                 self.close(step)
         self.registry.parts.new_pass()
+        if not (self.backlog.is_empty or self.agenda.may_be_due()):
+            self.backlog.settle()
 
     def observe(
         self,
@@ -293,6 +297,9 @@ class Stepping:
         self.thread.open.pop(step.part, None)
         part = self.registry.settle(step)
         snapshot = self._snapshot(step, list(step.passes.values()))
+        if self.backlog.takes(step, snapshot):
+            self.last_recorded = step.number
+            return
         records = close_step(step, snapshot, self.bench)
         if any(getattr(instrument, "follows_up", False) for instrument in step.due):
             records += self._change(step, snapshot)
@@ -302,9 +309,10 @@ class Stepping:
         self.bench.charge(part.name, step.due, time.perf_counter() - begun)
 
     def flush(self) -> None:
-        """Commits what is open in this thread."""
+        """Commits what is open in this thread, and all that waits."""
         for step in list(self.thread.open.values()):
             self.close(step)
+        self.backlog.close()
 
     def _evaluate_fixed(self, fixed: FixedBatch, step: OpenStep, one: Pass) -> None:
         weights = {term.name: term.weight for term in one.terms}
@@ -373,15 +381,6 @@ class Stepping:
 
     def _moves(self, optimizer: Optimizer, step: OpenStep) -> bool:
         return not owned(optimizer).isdisjoint(map(id, step.layout.parameters))
-
-    @contextmanager
-    def overhead(self) -> Iterator[list[OpenStep]]:
-        """Charges the time of the block, without that of instruments, to a step put in the list."""
-        steps: list[OpenStep] = []
-        begun, measured = time.perf_counter(), self.bench.seconds
-        yield steps
-        for step in steps:
-            step.seconds += time.perf_counter() - begun - (self.bench.seconds - measured)
 
     def _learn_whether_to_record(self, call: BackwardCall, one: Pass, recording: Any) -> None:
         """Stops recording forward passes where the terms are known without."""

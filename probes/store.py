@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,14 @@ from .frames import (
     without_single_names,
     without_single_part,
 )
+from .live_backlogs import settle
 from .lock import has_writer
+from .packed_histograms import read_packed_histograms
 from .packed_scalars import last_loss, read_scalars
 from .records import Finding as Finding
-from .run_json import DOCUMENT, read_document, tabular
+from .recovery import has_waiting, open_completed
+from .run_folder import folders_of_runs, status_of
+from .run_json import read_document, tabular
 from .schema import DATABASE, open_for_reading
 
 __all__ = ["Finding", "Run", "StoreError", "runs"]
@@ -88,7 +93,7 @@ class Run:
 
         A run is lost when its writer was killed, and so is a copy of one that was running.
         """
-        return _status(self.folder, self.metadata)
+        return status_of(self.folder, self.metadata)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -294,7 +299,11 @@ class Run:
                 f"Run {self.folder} cannot be read: its {DATABASE} is missing; a run is moved as "
                 "the whole folder."
             )
-        connection = open_for_reading(self.folder)
+        settle(self.folder)
+        if has_waiting(self.folder) and not has_writer(self.folder):
+            connection = open_completed(self.folder)
+        else:
+            connection = open_for_reading(self.folder)
         try:
             connection.execute("BEGIN")
             yield connection
@@ -326,13 +335,17 @@ class Run:
             with self._reading() as connection:
                 return self._measurements(table, columns, step, connection, since, **wanted)
         given = {name: value for name, value in wanted.items() if value is not None}
+        bounds = steps_between(step, since)
         series = series_named(connection, given)
         found = connection.execute(
             f"SELECT {', '.join(['step', 'series', *quoted(columns)])} FROM {table} "
             f"WHERE series IN (SELECT id FROM series WHERE {conditions(given)}) "
             "AND step BETWEEN :first AND :last ORDER BY step, series",
-            given | steps_between(step, since),
+            given | bounds,
         ).fetchall()
+        if table == "histograms":
+            found += read_packed_histograms(connection, given | bounds, with_data=bool(columns))
+            found.sort(key=itemgetter(0, 1))
         rows = pd.DataFrame(found, columns=["step", "series", *columns])
         rows = rows.astype({"step": "int64", "series": "int64", **columns})
         frame = named(rows.pop("step").to_numpy(), rows.pop("series").to_numpy(), series)
@@ -351,7 +364,7 @@ def runs(folder: str | os.PathLike[str]) -> pd.DataFrame:
     """
     if not Path(folder).is_dir():
         raise StoreError(f"There is no folder {folder}: give one that runs were written to.")
-    found = [_summary(path) for path in _run_folders(Path(folder))]
+    found = [_summary(path) for path in folders_of_runs(Path(folder))]
     columns = ["path", "status", "started", "ended", "steps", "last_step", "loss", "error"]
     described = sorted({name for row in found for name in row} - set(columns))
     frame = pd.DataFrame(found, columns=[*columns, *described])
@@ -360,14 +373,6 @@ def runs(folder: str | os.PathLike[str]) -> pd.DataFrame:
     for name in ("started", "ended"):
         frame[name] = pd.to_datetime(frame[name], utc=True, errors="coerce")
     return frame.astype({"steps": "Int64", "last_step": "Int64", "loss": "float64"})
-
-
-def _run_folders(folder: Path) -> Iterator[Path]:
-    for path, folders, files in os.walk(folder):
-        folders.sort()
-        if DOCUMENT in files or DATABASE in files:
-            folders.clear()
-            yield Path(path)
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -382,18 +387,10 @@ def _summary(folder: Path) -> dict[str, Any]:
             loss = last_loss(connection)
         return described | {
             "path": str(folder),
-            "status": _status(folder, document),
+            "status": status_of(folder, document),
             "steps": steps,
             "last_step": last,
             "loss": loss,
         }
     except StoreError as error:
         return {"path": str(folder), "status": "broken", "error": str(error)}
-
-
-def _status(folder: Path, document: dict[str, Any]) -> str:
-    if document["status"] != "running" or has_writer(folder):
-        return str(document["status"])
-    # A writer says how it ended before it lets go of the lock.
-    status = str(read_document(folder)["status"])
-    return "lost" if status == "running" else status

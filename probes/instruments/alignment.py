@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ...diagnostics.statistics import LayerStatistics
 from ..records import Record, ScalarTable
 from ..schedules import Schedule
 from ..snapshot import Snapshot
+from ..stretch import Stretch
 from .base import Reads, often
 
 
@@ -29,11 +32,21 @@ class Alignment:
         """Yields scores by layer; nothing for a single term."""
         if len(snapshot.gradients) < 2:
             return
-        found = snapshot.statistics
-        weights = [snapshot.weights[term] for term in found.terms]
-        scores = np.stack([found.alignment, found.cancellation(weights)])
-        yield ScalarTable(("alignment", "cancellation"), scores[:, None], layers=found.layers)
-        for row, term in enumerate(found.terms[:-1]):
-            names = tuple(f"cosine:{other}" for other in found.terms[row + 1 :])
-            cosines = found.cosines[:, row, row + 1 :].T
-            yield ScalarTable(names, cosines[:, None], (term,), found.layers)
+        weights = [snapshot.weights[term] for term in snapshot.statistics.terms]
+        yield from _scores(snapshot.statistics, weights)
+
+    def measure_stretch(self, stretch: Stretch) -> Iterator[ScalarTable]:
+        """Yields the same of all its steps."""
+        if len(stretch.terms) > 1:
+            yield from _scores(stretch.statistics, stretch.weights)
+
+
+def _scores(
+    found: LayerStatistics, weights: Sequence[float] | NDArray[np.float64]
+) -> Iterator[ScalarTable]:
+    scores = np.stack([found.alignment, found.cancellation(weights)])
+    yield ScalarTable(("alignment", "cancellation"), scores[..., None, :], layers=found.layers)
+    for row, term in enumerate(found.terms[:-1]):
+        names = tuple(f"cosine:{other}" for other in found.terms[row + 1 :])
+        cosines = np.moveaxis(found.cosines[..., row, row + 1 :], -1, 0)
+        yield ScalarTable(names, cosines[..., None, :], (term,), found.layers)

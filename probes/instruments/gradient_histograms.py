@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..records import HistogramRecord, Record
+from ..records import HistogramRecord, HistogramTable, Record
 from ..schedules import Schedule
 from ..snapshot import Snapshot
+from ..stretch import Stretch
 from .base import Reads, often
 
 
@@ -28,3 +29,7 @@ class GradientHistograms:
         """Yields one histogram a term and layer."""
         for (term, layer), histogram in snapshot.histograms.items():
             yield HistogramRecord(histogram, str(term), layer)
+
+    def measure_stretch(self, stretch: Stretch) -> Iterator[HistogramTable]:
+        """Yields those of all its steps."""
+        yield HistogramTable(stretch.counted, stretch.terms, stretch.layout.layers)

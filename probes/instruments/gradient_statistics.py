@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ...diagnostics.statistics import QUANTITIES, LayerStatistics
+from ...diagnostics.statistics import (
+    QUANTITIES,
+    GradientStatistics as Statistics,
+    LayerStatistics,
+)
 from ..records import Record, ScalarTable
 from ..schedules import Schedule
 from ..snapshot import Snapshot
+from ..stretch import Stretch
 from .base import Reads, often
 
 # What is recorded of them, under which name.
@@ -40,11 +45,18 @@ class GradientStatistics:
 
     def measure(self, snapshot: Snapshot) -> Iterator[Record]:
         """Yields three tables."""
-        found = snapshot.statistics
-        yield _table(found, "")
-        for part, suffix in ((found.matrices, "_weights"), (found.vectors, "_biases")):
-            if part.layers:
-                yield _table(part, suffix)
+        yield from _tables(snapshot.statistics)
+
+    def measure_stretch(self, stretch: Stretch) -> Iterator[ScalarTable]:
+        """Yields the same of all its steps."""
+        yield from _tables(stretch.statistics)
+
+
+def _tables(found: Statistics) -> Iterator[ScalarTable]:
+    yield _table(found, "")
+    for part, suffix in ((found.matrices, "_weights"), (found.vectors, "_biases")):
+        if part.layers:
+            yield _table(part, suffix)
 
 
 def _table(found: LayerStatistics, suffix: str) -> ScalarTable:

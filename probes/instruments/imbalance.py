@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ...diagnostics.histogram_distance import distances_by_layer
-from ...diagnostics.statistics import RATIOS
+from ...diagnostics.statistics import RATIOS, LayerStatistics
 from ..records import Event, Record, ScalarTable
 from ..schedules import Clock, Schedule
 from ..snapshot import Snapshot
+from ..stretch import Stretch
 from .base import Reads, often
 
 # The schedule of the instrument has looked at the time already.
@@ -56,15 +58,33 @@ class Imbalance:
             if reference not in self._chosen:
                 self._chosen.append(reference)
                 yield Event("reference", f"Terms are compared with {reference}.", self.name)
-        found = snapshot.statistics.ratios(reference)
-        others = [row for row, term in enumerate(found.terms) if term != reference]
-        terms = tuple(found.terms[row] for row in others)
-        yield ScalarTable(RATIOS, found.values[:, others], terms, found.layers)
+        yield _ratios(snapshot.statistics, reference)
         if self.distances.due(snapshot.step, _TIME_NO_MATTER):
-            distances = distances_by_layer(snapshot.histograms, reference)
-            is_measured = snapshot.statistics.not_finite == 0
-            distances[~(is_measured & is_measured[found.terms.index(reference)])] = np.nan
-            yield ScalarTable(("magnitude_distance",), distances[None, others], terms, found.layers)
+            yield _distances(snapshot, reference)
+
+    def joins(self, snapshot: Snapshot) -> bool:
+        """Whether the step can be measured in a stretch: distances are for single steps alone."""
+        if len(snapshot.terms) < 2:
+            return True
+        is_chosen = any(each in snapshot.terms for each in self._chosen)
+        return is_chosen and not self.distances.due(snapshot.step, _TIME_NO_MATTER)
+
+    def measure_stretch(self, stretch: Stretch) -> Iterator[ScalarTable]:
+        """Yields the ratios of all its steps; nothing for a single term."""
+        if len(stretch.terms) < 2:
+            return
+        reference = next(each for each in self._chosen if each in stretch.terms)
+        yield _ratios(stretch.statistics, reference)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `measure_stretch` needs to know, for a run that has to be completed later."""
+        return {"chosen": list(self._chosen)}
+
+    @classmethod
+    def with_settings(cls, settings: Mapping[str, Any]) -> Imbalance:
+        """Returns the instrument that goes on with them."""
+        return cls(_chosen=list(settings["chosen"]))
 
     def _choose(self, snapshot: Snapshot) -> str:
         for term in snapshot.terms:
@@ -72,3 +92,24 @@ class Imbalance:
                 return term
         norms = np.nan_to_num(snapshot.statistics.norm[:, -1], nan=-1.0)
         return snapshot.terms[int(norms.argmax())]
+
+
+def _ratios(found: LayerStatistics, reference: str) -> ScalarTable:
+    ratios = found.ratios(reference)
+    others, terms = _others(found.terms, reference)
+    return ScalarTable(RATIOS, ratios.values[..., others, :], terms, found.layers)
+
+
+def _distances(snapshot: Snapshot, reference: str) -> ScalarTable:
+    found = snapshot.statistics
+    others, terms = _others(found.terms, reference)
+    distances = distances_by_layer(snapshot.histograms, reference)
+    is_measured = found.not_finite == 0
+    distances[~(is_measured & is_measured[found.terms.index(reference)])] = np.nan
+    return ScalarTable(("magnitude_distance",), distances[None, others], terms, found.layers)
+
+
+def _others(terms: tuple[str, ...], reference: str) -> tuple[list[int], tuple[str, ...]]:
+    """Returns the rows and the names of all other terms."""
+    others = [row for row, term in enumerate(terms) if term != reference]
+    return others, tuple(terms[row] for row in others)

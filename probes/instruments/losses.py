@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..records import Event, Finding, Record, Scalar
+import numpy as np
+
+from ..records import Event, Finding, Record, Scalar, ScalarTable
 from ..schedules import Schedule, every, within_budget
 from ..snapshot import TOTAL, Snapshot
+from ..stretch import Stretch
 from .base import Reads
 
 
@@ -51,6 +54,19 @@ class Losses:
             yield Scalar("loss_deviation", float(values.double().std(correction=0)), term)
         if snapshot.learning_rate is not None:
             yield Scalar("learning_rate", snapshot.learning_rate)
+
+    def joins(self, snapshot: Snapshot) -> bool:
+        """Whether the step can be measured in a stretch: all that is to be told needs a look."""
+        values = [*snapshot.losses.values(), snapshot.loss]
+        are_usual = all(value is not None and math.isfinite(value) for value in values)
+        return are_usual and snapshot.learning_rate is not None and not snapshot.points()
+
+    def measure_stretch(self, stretch: Stretch) -> Iterator[ScalarTable]:
+        """Yields what the losses of all its steps are."""
+        values = np.stack([stretch.losses, stretch.weights * stretch.losses, stretch.weights])
+        yield ScalarTable(("loss", "weighted_loss", "weight"), values[..., None], stretch.terms)
+        yield ScalarTable(("loss",), stretch.loss[None, :, None, None], (TOTAL,))
+        yield ScalarTable(("learning_rate",), stretch.learning_rate[None, :, None, None])
 
     def _missing(self, snapshot: Snapshot, term: str) -> Iterator[Record]:
         if (snapshot.part, term) not in self._unknown:

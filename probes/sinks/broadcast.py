@@ -33,6 +33,11 @@ class Broadcast:
         self._note = note
         self._lacking: set[tuple[int, str]] = set()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is a sink that gets anything."""
+        return bool(self._sinks)
+
     def step(self, step: int, records: Sequence[Record], part: str) -> None:
         """Passes on the numbers and histograms of a step that is committed."""
         if not self._sinks:

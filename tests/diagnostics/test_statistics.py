@@ -31,6 +31,7 @@ from gradpath.diagnostics.statistics import (
     GradientStatistics,
     LayerStatistics,
     gradient_statistics,
+    statistics_of_steps,
 )
 
 module = import_module("gradpath.diagnostics.statistics")
@@ -533,3 +534,29 @@ def test_no_copy_grows_with_the_gradients(side: int, dtype: str) -> None:
     command = [sys.executable, "-c", MEASURE_MEMORY, str(side), dtype]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert float(output) < 20, output
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("terms", [1, 2, 3])
+def test_steps_side_by_side_are_as_each_by_itself(dtype: torch.dtype, terms: int) -> None:
+    layout = ParameterLayout.of(nn.Sequential(nn.Linear(3, 70), nn.Tanh(), nn.Linear(70, 2)))
+    numbers = torch.Generator().manual_seed(terms)
+    rows = torch.randn(50, terms, layout.size, generator=numbers).to(dtype)
+    rows[3, 0, :50] = 0.0
+    rows[7, -1, 4] = torch.nan
+    rows[11, 0] = 0.0
+    if dtype == torch.float64:
+        rows[13] *= 1e200  # whose fourth powers do not fit
+    names = tuple("abc"[:terms])
+    found = statistics_of_steps(rows, names, layout)
+    weights = np.linspace(1.0, 2.0, 50)[:, None] * np.ones(terms)
+    for step in range(50):
+        alone = gradient_statistics(TermGradients.of(rows[step], names), layout)
+        for many, one in ((found, alone), (found.matrices, alone.matrices)):
+            np.testing.assert_array_equal(many.values[:, step], one.values)
+            np.testing.assert_array_equal(many.cosines[step], one.cosines)
+            np.testing.assert_array_equal(many.alignment[step], one.alignment)
+            np.testing.assert_array_equal(
+                many.cancellation(weights)[step], one.cancellation(weights[step])
+            )
+            np.testing.assert_array_equal(many.ratios("a").values[:, step], one.ratios("a").values)

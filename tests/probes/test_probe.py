@@ -647,7 +647,7 @@ def test_training_goes_on_when_the_run_cannot_be_written(
         calls += 1
         if calls > 2:
             monkeypatch.setattr(
-                probe._recorder, "_try", lambda _: probe._recorder.give_up("The disk is full.")
+                probe._recorder, "attempt", lambda _: probe._recorder.give_up("The disk is full.")
             )
         return original(*args, **kwargs)
 

@@ -9,8 +9,12 @@ import sys
 import torch
 
 from gradpath.probes import Probe
+from gradpath.probes.instruments import GradientHistograms
+from gradpath.probes.instruments.base import Instrument
 from gradpath.probes.schedules import every
 from tests.probes.loops import boundary_of, network, points, residual_of, seeded
+
+WATCHING: list[Instrument | str] = ["light", GradientHistograms()]
 
 
 def main() -> None:
@@ -18,7 +22,7 @@ def main() -> None:
     seeded()
     net = network()
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    probe = Probe(net, sys.argv[1], schedule=every(1), instruments="light", strict=True)
+    probe = Probe(net, sys.argv[1], schedule=every(1), instruments=WATCHING, strict=True)
     reported = None
     with probe:
         while True:

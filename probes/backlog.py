@@ -1,0 +1,195 @@
+"""The steps that wait to be measured together, where every step is recorded.
+
+To measure and commit a step of a small network by itself takes longer than its backward pass. So
+consecutive steps at which the same instruments are due wait, in memory and in the run's folder
+(`waiting.py`), until there is a stretch of them, or they have waited for a moment, or something
+else is to be written. What needs a look of its own (a curvature, a loss that is not finite, the
+first step of all) never waits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .bench import Bench
+from .instruments.base import Instrument
+from .live_backlogs import register
+from .open_step import OpenStep
+from .recorder import Recorder
+from .records import Event, Stamp
+from .run_writer import RunWriter
+from .snapshot import Snapshot
+from .stretches import Joining, joining, measure, settings_of
+from .waiting import Kind, WaitingFile, WaitingStep, stretch_of
+
+# From some steps on, more of them together are hardly cheaper; what waits is not seen by a reader.
+_MOST_STEPS = 64
+_MOST_SECONDS = 1.0
+
+# The gradients of a large network take longer to keep than is saved.
+_MOST_BYTES_A_STEP = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class _Common:
+    """What the waiting steps have in common."""
+
+    kind: Kind
+    due: tuple[Instrument, ...]
+    instruments: tuple[Joining, ...]
+
+    def has(self, step: OpenStep, terms: tuple[str, ...]) -> bool:
+        """Whether a step is like them."""
+        kind = self.kind
+        return (
+            step.layout is kind.layout
+            and step.due == self.due
+            and terms == kind.terms
+            and step.part.name == kind.part
+        )
+
+
+class Backlog:
+    """Takes steps in, and measures and commits them together.
+
+    Args:
+        bench: the instruments.
+        recorder: of the run.
+    """
+
+    def __init__(self, bench: Bench, recorder: Recorder) -> None:
+        self.folder = recorder.folder
+        self.pid = os.getpid()
+        self._bench = bench
+        self._recorder = recorder
+        self._turn = threading.RLock()  # a reader in another thread may ask for all there is
+        self._steps: list[WaitingStep] = []
+        self._common: _Common | None = None
+        self._file: WaitingFile | None = None
+        self._since = 0.0
+        self._last: dict[str, int] = {}  # by part, the last step that was closed
+        register(self)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._steps
+
+    def takes(self, step: OpenStep, snapshot: Snapshot) -> bool:
+        """Takes a step in that is over, if it may wait; what waits is settled if it may not.
+
+        Returns:
+            whether it is in the run's folder.
+        """
+        part = step.part.name
+        follows = self._last.get(part) == step.number - 1
+        self._last[part] = step.number
+        with self._turn:
+            if follows and self._may_wait(step, snapshot) and self._begin(step, snapshot):
+                return self._add(step, snapshot)
+            self.settle()
+        return False
+
+    def settle(self) -> None:
+        """Measures and commits all that waits."""
+        with self._turn:
+            steps, self._steps = self._steps, []
+            common = self._common
+            if not steps or common is None:
+                return
+            begun = time.perf_counter()
+            stretch = stretch_of(common.kind, steps)
+            records = measure(stretch, common.instruments, self._switch_off)
+            if self._recorder.record_stretch(stretch.stamps, records, stretch.part):
+                assert self._file is not None
+                self._file.clear()
+            else:
+                self._file = None  # as it is, for who opens the run next
+            self._bench.charge(stretch.part, common.due, time.perf_counter() - begun)
+
+    def close(self) -> None:
+        """Settles what waits, and leaves no file behind; a further step begins a new one."""
+        self.settle()
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+        self._common = None
+
+    def _may_wait(self, step: OpenStep, snapshot: Snapshot) -> bool:
+        if step.records or step.micro_batches or step.fixed is not None or step.on_fixed:
+            return False
+        if step.self_check is None or len(snapshot.passes) != 1:
+            return False
+        if self._recorder.has_sinks or snapshot.replicas.count > 1:
+            return False
+        gradients = snapshot.passes[0].gradients
+        return (
+            gradients is not None
+            and gradients.device.type == "cpu"
+            and gradients.nbytes <= _MOST_BYTES_A_STEP
+        )
+
+    def _begin(self, step: OpenStep, snapshot: Snapshot) -> bool:
+        """Makes sure that what waits is like the step; returns False where no such step waits."""
+        instruments = joining(step.due, snapshot)
+        if instruments is None:
+            return False
+        terms = snapshot.gradients.terms
+        if self._common is None or not self._common.has(step, terms):
+            self.close()
+            settings = settings_of(instruments)
+            dtype = snapshot.gradients.dtype
+            kind = Kind(step.part.name, step.layout, terms, dtype, settings)
+            self._common = _Common(kind, step.due, instruments)
+        return True
+
+    def _add(self, step: OpenStep, snapshot: Snapshot) -> bool:
+        def append(writer: RunWriter) -> None:
+            waiting = _waiting(step, snapshot, writer)
+            if self._file is None:
+                assert self._common is not None
+                self._file = WaitingFile(writer.folder, self._common.kind)
+            self._steps.append(waiting)
+            self._file.append(waiting)
+
+        now = time.perf_counter()
+        if not self._steps:
+            self._since = now
+        if not self._recorder.attempt(append):
+            self._steps.clear()
+            self._file = None  # as it is, for who opens the run next
+            return False
+        if len(self._steps) >= _MOST_STEPS or now - self._since > _MOST_SECONDS:
+            self.settle()
+        return True
+
+    def _switch_off(self, instrument: Joining, error: Exception) -> None:
+        if self._bench.strict:
+            raise error
+        records = self._bench.switch_off(instrument.name, error)
+        self._recorder.note(*(record for record in records if isinstance(record, Event)))
+
+
+def _waiting(step: OpenStep, snapshot: Snapshot, writer: RunWriter) -> WaitingStep:
+    terms = snapshot.gradients.terms
+    losses, weights = snapshot.losses, snapshot.weights
+    rate, loss = snapshot.learning_rate, snapshot.loss
+    return WaitingStep(
+        Stamp(step.number, time.time(), writer.elapsed, step.part.evaluations),
+        [_known(losses[term]) for term in terms],
+        [weights[term] for term in terms],
+        _known(loss),
+        _known(rate),
+        _known(step.self_check),
+        step.seconds,
+        snapshot.gradients.as_subclass(Tensor),
+    )
+
+
+def _known(value: float | None) -> float:
+    return float("nan") if value is None else value

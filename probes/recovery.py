@@ -1,0 +1,104 @@
+"""Completing a run whose writer was killed while steps waited to be measured.
+
+Whoever opens the run next measures them: the process that resumes it, or one that reads it. Where
+the folder cannot be written, a reader does so in a copy of the database in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+from .errors import StoreError, explained
+from .lock import WriterLock
+from .run_folder import WAITING
+from .schema import open_for_reading, open_for_writing, seal
+from .series import Known
+
+
+def has_waiting(folder: Path) -> bool:
+    """Whether steps may wait in a run's folder."""
+    return (folder / WAITING).exists()
+
+
+def complete(connection: sqlite3.Connection, folder: Path) -> None:
+    """Measures the steps that wait in a run's folder, and commits them.
+
+    Args:
+        connection: to the database, or a copy of it, in no transaction.
+        folder: of the run.
+
+    Raises:
+        StoreError: they were recorded by a newer version, or the database cannot be written.
+    """
+    # Few readers need what loads PyTorch.
+    from .stretch_rows import StretchRows, insert_stretch
+    from .stretches import measure, with_settings
+    from .waiting import read_waiting
+
+    found = read_waiting(folder)
+    if found is None:
+        return
+    kind, stretch = found
+    recorded = connection.execute("SELECT step FROM steps WHERE part = ?", (stretch.part,))
+    stretch = stretch.without({step for (step,) in recorded})
+    if not stretch.stamps:
+        return  # killed between the commit and the clearing of the file
+    records = measure(stretch, with_settings(kind.instruments), lambda instrument, error: None)
+    rows = StretchRows(records, stretch.part, len(stretch.stamps))
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        insert_stretch(connection, stretch.stamps, rows, stretch.part, Known(connection))
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise explained(error, folder) from error
+
+
+def forget_waiting(folder: Path) -> None:
+    """Removes the file of the steps that waited, which are in the database now.
+
+    Raises:
+        StoreError: it cannot be removed.
+    """
+    try:
+        (folder / WAITING).unlink(missing_ok=True)
+    except OSError as error:
+        raise explained(error, folder) from error
+
+
+def open_completed(folder: Path) -> sqlite3.Connection:
+    """Returns a connection that can read a lost run with all its steps.
+
+    Raises:
+        StoreError: as `open_for_reading` and `complete`.
+    """
+    with contextlib.suppress(StoreError):
+        _complete_in_place(folder)
+        return open_for_reading(folder)
+    old, copy = open_for_reading(folder), sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        old.backup(copy)
+        complete(copy, folder)
+    except BaseException:
+        copy.close()
+        raise
+    finally:
+        old.close()
+    return copy
+
+
+def _complete_in_place(folder: Path) -> None:
+    lock = WriterLock(folder)
+    try:
+        connection = open_for_writing(folder, "wal")
+        try:
+            complete(connection, folder)
+            seal(connection)
+        finally:
+            connection.close()
+        forget_waiting(folder)
+    finally:
+        lock.release()

@@ -1,0 +1,247 @@
+"""Steps that are recorded and wait to be measured: the file that keeps them meanwhile.
+
+Where every step is recorded, a stretch of them is measured at once. Until then their gradients, as
+they are, wait in the file run.waiting beside the database. To append them takes a hundredth of what
+a transaction takes, and what was handed to the operating system is there however the process ends.
+A step counts when all of its slot is in the file; its number at the end says so.
+
+A run whose writer was killed is completed by whoever opens it next (`recovery.py`). So the file
+says all that is needed to measure its steps: the layers, the terms and the instruments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..diagnostics.layout import ParameterLayout, ParameterSlot
+from .errors import StoreError, explained
+from .records import Stamp
+from .run_folder import WAITING
+from .stretch import Stretch
+
+_PROGRAM, _VERSION = b"gradpath steps ", b"1"
+_MAGIC = _PROGRAM + _VERSION
+_LENGTH = struct.Struct("<Q")  # of the header
+_NUMBER = struct.Struct("<q")  # of the step, once more at the end of its slot
+_NOT_COUNTED = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """What steps have in common that can wait together.
+
+    Attributes:
+        part: which of several models or optimizers.
+        layout: of the parameters.
+        terms: the names of the loss terms.
+        dtype: of the gradients.
+        instruments: by name, their settings.
+    """
+
+    part: str
+    layout: ParameterLayout
+    terms: tuple[str, ...]
+    dtype: torch.dtype
+    instruments: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def numbers(self) -> struct.Struct:
+        """The layout of what stands before the gradients in a slot."""
+        return struct.Struct(f"<qddqdddd{2 * len(self.terms)}d")
+
+    @property
+    def gradient_bytes(self) -> int:
+        """What the gradients of one step take."""
+        return len(self.terms) * self.layout.size * self.dtype.itemsize
+
+    def to_json(self) -> bytes:
+        """Returns it as bytes that `from_json` reads."""
+        slots = [
+            (slot.name, slot.layer, slot.kind, slot.slice.start, slot.slice.stop, [*slot.shape])
+            for slot in self.layout.slots
+        ]
+        return json.dumps(
+            {
+                "part": self.part,
+                "slots": slots,
+                "terms": self.terms,
+                "dtype": str(self.dtype).removeprefix("torch."),
+                "instruments": self.instruments,
+            }
+        ).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Kind:
+        """Returns what `to_json` wrote; the layout without the parameters themselves."""
+        known = json.loads(data)
+        slots = tuple(
+            ParameterSlot(name, layer, kind, slice(start, stop), torch.Size(shape))
+            for name, layer, kind, start, stop, shape in known["slots"]
+        )
+        dtype = getattr(torch, known["dtype"])
+        layout = ParameterLayout(slots, ())
+        terms = tuple(known["terms"])
+        return cls(known["part"], layout, terms, dtype, known["instruments"])
+
+
+@dataclass(frozen=True, eq=False)
+class WaitingStep:
+    """One step, as it waits.
+
+    Attributes:
+        stamp: which, and when.
+        losses, weights: of each term.
+        loss, learning_rate: of the step.
+        self_check: how far the weighted gradients are from `.grad`; NaN: unchecked.
+        seconds: spent on it before it waited.
+        gradients: (terms, params), unweighted.
+    """
+
+    stamp: Stamp
+    losses: Sequence[float]
+    weights: Sequence[float]
+    loss: float
+    learning_rate: float
+    self_check: float
+    seconds: float
+    gradients: Tensor
+
+
+class WaitingFile:
+    """The file that steps of one kind are appended to.
+
+    Args:
+        folder: of the run.
+        kind: of the steps.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self.kind = kind
+        self._folder = folder
+        self._numbers = kind.numbers
+        header = kind.to_json()
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+            self._file = os.open(folder / WAITING, flags, 0o666)
+            self._write([_MAGIC, _LENGTH.pack(len(header)), header])
+            self._begin = os.lseek(self._file, 0, os.SEEK_CUR)
+        except OSError as error:
+            raise explained(error, folder) from error
+
+    def append(self, step: WaitingStep) -> None:
+        """Appends a step, which is then in the run.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        at = step.stamp
+        evaluations = _NOT_COUNTED if at.evaluations is None else at.evaluations
+        start = self._numbers.pack(
+            at.step, at.time, at.elapsed, evaluations, step.loss, step.learning_rate,
+            step.self_check, step.seconds, *step.losses, *step.weights,
+        )  # fmt: skip
+        try:
+            self._write([start, _bytes_of(step.gradients), _NUMBER.pack(at.step)])
+        except OSError as error:
+            raise explained(error, self._folder) from error
+
+    def clear(self) -> None:
+        """Forgets the steps that are in the database now."""
+        os.ftruncate(self._file, self._begin)
+        os.lseek(self._file, self._begin, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Closes the file and removes it, where nothing waits in it any more."""
+        os.close(self._file)
+        (self._folder / WAITING).unlink(missing_ok=True)
+
+    def _write(self, pieces: Sequence[Any]) -> None:
+        wanted = sum(map(len, pieces))
+        written = os.writev(self._file, pieces) if hasattr(os, "writev") else 0
+        if written < wanted:
+            # Windows, or a full disk, which the next call will tell.
+            rest = memoryview(b"".join(pieces))[written:]
+            while len(rest):
+                rest = rest[os.write(self._file, rest) :]
+
+
+def read_waiting(folder: Path) -> tuple[Kind, Stretch] | None:
+    """Returns the steps that wait in a run's folder; None where none does.
+
+    Raises:
+        StoreError: they were recorded by a newer version, or cannot be read.
+    """
+    try:
+        data = (folder / WAITING).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise explained(error, folder) from error
+    begin = len(_MAGIC) + _LENGTH.size
+    if data.startswith(_PROGRAM) and data[len(_PROGRAM) : len(_MAGIC)] > _VERSION:
+        raise StoreError(
+            f"Run {folder} was recorded by a newer gradpath, whose last steps wait to be measured: "
+            "update gradpath (`pip install -U gradpath`)."
+        )
+    if not data.startswith(_MAGIC) or len(data) < begin:
+        return None  # killed while it was begun
+    (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
+    if len(data) < begin + length:
+        return None
+    kind = Kind.from_json(data[begin : begin + length])
+    steps = _steps_in(memoryview(data)[begin + length :], kind)
+    return (kind, stretch_of(kind, steps)) if steps else None
+
+
+def stretch_of(kind: Kind, steps: Sequence[WaitingStep]) -> Stretch:
+    """Returns steps of one kind side by side."""
+    return Stretch(
+        kind.part,
+        [step.stamp for step in steps],
+        kind.layout,
+        kind.terms,
+        torch.stack([step.gradients for step in steps]),
+        np.array([step.losses for step in steps]),
+        np.array([step.weights for step in steps]),
+        np.array([step.loss for step in steps]),
+        np.array([step.learning_rate for step in steps]),
+        np.array([step.self_check for step in steps]),
+        np.array([step.seconds for step in steps]),
+    )
+
+
+def _steps_in(data: memoryview, kind: Kind) -> list[WaitingStep]:
+    numbers, size = kind.numbers, kind.gradient_bytes
+    length = numbers.size + size + _NUMBER.size
+    terms = len(kind.terms)
+    steps = []
+    for first in range(0, len(data) - length + 1, length):
+        number, time, elapsed, evaluations, *others = numbers.unpack_from(data, first)
+        loss, rate, check, seconds, *values = others
+        if _NUMBER.unpack_from(data, first + length - _NUMBER.size) != (number,):
+            break
+        entries = bytearray(data[first + numbers.size : first + numbers.size + size])
+        gradients = torch.frombuffer(entries, dtype=kind.dtype).reshape(terms, -1)
+        counted = None if evaluations == _NOT_COUNTED else evaluations
+        stamp = Stamp(number, time, elapsed, counted)
+        losses, weights = values[:terms], values[terms:]
+        steps.append(WaitingStep(stamp, losses, weights, loss, rate, check, seconds, gradients))
+    return steps
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    # numpy has no bfloat16, and a memoryview of it would not be bytes.
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)

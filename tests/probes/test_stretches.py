@@ -1,0 +1,430 @@
+"""Steps that are measured together: the same records as one by one, and none of them lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradpath.diagnostics.errors import ArgumentError
+from gradpath.probes import Probe, ProbeWarning, Run, RunWriter, StoreError, backlog, waiting
+from gradpath.probes.instruments import GradientHistograms, GradientStatistics, Imbalance
+from gradpath.probes.instruments.base import Instrument
+from gradpath.probes.run_folder import WAITING
+from gradpath.probes.schedules import Schedule, at, every
+from tests.package import ROOT
+from tests.probes.loops import boundary_of, network, points, residual_of, seeded
+
+WATCHING: list[Instrument | str] = ["light", GradientHistograms()]
+
+
+class Training:
+    """A loop, a step at a time, that hands its terms to a probe."""
+
+    dtype = torch.float32
+
+    def __init__(self, folder: Path, schedule: Schedule | None = None, **arguments: object) -> None:
+        seeded()
+        self.net = network(dtype=self.dtype)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), 1e-3)
+        given = {"instruments": ["light", GradientHistograms()], "strict": True} | arguments
+        self.probe = Probe(self.net, folder, schedule=schedule or every(1), **given)  # type: ignore[arg-type]
+
+    def terms(self) -> dict[str, Tensor]:
+        return {
+            "residual": residual_of(self.net, points(dtype=self.dtype)),
+            "boundary": self.net(torch.zeros(1, 1, dtype=self.dtype)).square().mean(),
+        }
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        self.probe.backward(self.terms(), {"boundary": 10.0})
+        self.optimizer.step()
+
+    def steps(self, number: int) -> None:
+        for _ in range(number):
+            self.step()
+
+
+class ThreeTerms(Training):
+    def terms(self) -> dict[str, Tensor]:
+        size = sum(parameter.square().sum() for parameter in self.net.parameters())
+        assert isinstance(size, Tensor)
+        return super().terms() | {"decay": size}
+
+
+class OneTerm(Training):
+    def terms(self) -> dict[str, Tensor]:
+        return {"boundary": boundary_of(self.net)}
+
+
+class ZeroChange(Training):
+    """Nothing but a backward pass, which the probe sees."""
+
+    def step(self) -> None:
+        self.probe.attach()
+        self.optimizer.zero_grad()
+        residual, boundary = self.terms().values()
+        (residual + 10.0 * boundary).backward()
+        self.optimizer.step()
+
+
+class NotFiniteOnce(Training):
+    """At step 40 a term is NaN, for its value alone."""
+
+    def terms(self) -> dict[str, Tensor]:
+        found = super().terms()
+        if self.probe.step == 40:
+            found["boundary"] = found["boundary"] + float("nan")
+        return found
+
+
+class Annealed(Training):
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        self.probe.backward(self.terms(), "siam")
+        self.optimizer.step()
+
+
+class Double(Training):
+    dtype = torch.float64
+
+
+class Bfloat(Training):
+    """Of which numpy knows nothing."""
+
+    dtype = torch.bfloat16
+
+
+LOOPS: list[type[Training]] = [
+    Training, ThreeTerms, OneTerm, ZeroChange, NotFiniteOnce, Annealed, Double, Bfloat,
+]  # fmt: skip
+
+
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "_MOST_BYTES_A_STEP", -1)
+
+
+def in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    names = [name for name in ("step", "name", "term", "layer", "part") if name in frame]
+    return frame.sort_values(names).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_steps_have_the_records_that_they_have_one_by_one(
+    loop: type[Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = loop(tmp_path / "together")
+    waited.steps(70)
+    assert not waited.probe._stepping.backlog.is_empty  # they do wait
+    waited.probe.detach()
+    one_by_one(monkeypatch)
+    alone = loop(tmp_path / "alone")
+    alone.steps(70)
+    assert alone.probe._stepping.backlog.is_empty
+    alone.probe.detach()
+
+    found, expected = Run(tmp_path / "together"), Run(tmp_path / "alone")
+    pd.testing.assert_frame_equal(in_order(found.scalars()), in_order(expected.scalars()))
+    found_bins, expected_bins = in_order(found.histograms()), in_order(expected.histograms())
+    pd.testing.assert_frame_equal(
+        found_bins.drop(columns="histogram"), expected_bins.drop(columns="histogram")
+    )
+    assert (found_bins["histogram"] == expected_bins["histogram"]).all()
+    assert found.steps == expected.steps == tuple(range(70))
+    pd.testing.assert_frame_equal(found.histogram_steps(), expected.histogram_steps())
+    assert [f.verdict for f in found.recorded_findings()] == [
+        f.verdict for f in expected.recorded_findings()
+    ]
+    assert found.events()["text"].tolist() == expected.events()["text"].tolist()
+    costs = found.cost()
+    assert set(costs["instrument"]) == set(expected.cost()["instrument"])
+    assert (costs[costs["instrument"] != "probe"]["seconds"] > 0).all()
+    assert (tmp_path / "together" / WAITING).exists() is False
+
+
+def test_a_histogram_is_found_by_its_names(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    training.steps(30)
+    training.probe.detach()
+    run = Run(tmp_path)
+    whole = run.histograms()
+    one = run.histograms(20, "boundary", "2")
+    (same,) = whole[
+        (whole["step"] == 20) & (whole["term"] == "boundary") & (whole["layer"] == "2")
+    ]["histogram"]
+    assert one["histogram"].tolist() == [same]
+    assert run.histograms(name="update").empty
+    assert "gradient" not in set(run.scalars()["name"])
+
+
+def test_who_reads_in_the_same_process_sees_all(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    training.steps(10)
+    assert training.probe.last_recorded == 9
+    assert Run(tmp_path).steps == tuple(range(10))
+    training.steps(10)
+    seen: list[tuple[int, ...]] = []
+    reader = threading.Thread(target=lambda: seen.append(Run(tmp_path).steps))
+    reader.start()
+    reader.join()
+    assert seen == [tuple(range(20))]
+    training.probe.detach()
+    assert Run(tmp_path).steps == tuple(range(20))
+
+
+def test_steps_wait_no_longer_than_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "_MOST_SECONDS", -1.0)
+    training = Training(tmp_path)
+    training.steps(20)
+    assert training.probe._stepping.backlog.is_empty
+    training.probe.detach()
+
+
+def test_nothing_waits_where_the_next_step_is_not_due(tmp_path: Path) -> None:
+    training = Training(tmp_path, at(2, 3, 4, 5, 20))
+    training.steps(6)
+    assert not training.probe._stepping.backlog.is_empty
+    training.step()
+    assert training.probe._stepping.backlog.is_empty
+    training.probe.detach()
+
+
+def test_other_instruments_in_between_wait_for_those_before(tmp_path: Path) -> None:
+    often, now_and_then = GradientStatistics(every(1)), GradientHistograms(every(5))
+    training = Training(tmp_path, instruments=[often, now_and_then, Imbalance(every(1))])
+    training.probe._stepping.bench._schedules |= {
+        "gradient_histograms": every(5),
+    }
+    training.steps(23)
+    training.probe.detach()
+    run = Run(tmp_path)
+    assert set(run.scalars("gradient_norm")["step"]) == set(range(23))
+    assert set(run.histogram_steps()["step"]) == set(range(0, 23, 5))
+
+
+def lost(folder: Path, steps: int = 20) -> Path:
+    """A copy of a run whose last steps wait, as a kill would leave it."""
+    training = Training(folder / "living")
+    training.steps(steps)
+    copy = folder / "lost"
+    shutil.copytree(folder / "living", copy)
+    training.probe.detach()
+    assert (copy / WAITING).stat().st_size > 0
+    return copy
+
+
+def test_who_reads_a_lost_run_completes_it(tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    run = Run(folder)
+    assert run.status == "lost"
+    living = Run(tmp_path / "living")
+    assert run.steps == living.steps == tuple(range(20))
+    for found, expected in (
+        (run.scalars(), living.scalars()),
+        (run.timeline(), living.timeline()),
+        (run.histogram_steps(), living.histogram_steps()),
+    ):
+        pd.testing.assert_frame_equal(found, expected)
+    assert {path.name for path in folder.iterdir()} == {"run.db", "run.json", "run.lock"}
+
+
+def test_who_may_not_write_reads_it_complete(tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    program = "import sys; from gradpath.probes import Run; print(*Run(sys.argv[1]).steps)"
+    for path in (folder, *folder.iterdir()):
+        path.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH | path.stat().st_mode & 0o111)
+    try:
+        result = subprocess.run(
+            [*_as_nobody(), sys.executable, "-c", program, folder],
+            capture_output=True, text=True, cwd=ROOT,
+        )  # fmt: skip
+    finally:
+        folder.chmod(0o755)
+    assert result.stdout.split() == [str(step) for step in range(20)], result.stderr
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after[WAITING] == before[WAITING]
+    assert after["run.db"] == before["run.db"]
+
+
+def _as_nobody() -> list[str]:
+    """Root may write everywhere; without its powers it may not."""
+    if os.getuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("this process may write everywhere, and there is no setpriv")
+    return [setpriv, "--bounding-set", "-all", "--inh-caps", "-all", "--no-new-privs"]
+
+
+def test_who_resumes_a_lost_run_completes_it(tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    RunWriter(folder, resume=True).finish()
+    assert not (folder / WAITING).exists()
+    assert Run(folder).steps == tuple(range(20))
+
+
+def test_a_resumed_training_replaces_steps_that_waited(tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    again = Training(folder, resume=True)
+    assert Run(folder).steps == tuple(range(20))
+    again.probe._stepping.registry.of_model().step = 15  # as an optimizer's state would say
+    again.steps(7)
+    again.probe.detach()
+    run = Run(folder)
+    assert run.steps == tuple(range(22))
+    assert "Resumed at step 15, which replaced 5 steps" in run.events()["text"].iloc[-1]
+    assert len(run.histograms(step=16)) == 4
+
+
+@pytest.mark.parametrize("cut", [1, 8, 9, 100, 700, 3000])
+def test_a_slot_that_was_cut_short_does_not_count(cut: int, tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    data = (folder / WAITING).read_bytes()
+    kind, stretch = waiting.read_waiting(folder) or pytest.fail("nothing waits")
+    slot = kind.numbers.size + kind.gradient_bytes + 8
+    (folder / WAITING).write_bytes(data[:-cut])
+    gone = min(len(stretch.stamps), -(-cut // slot))
+    assert Run(folder).steps == tuple(range(20 - gone))
+
+
+@pytest.mark.parametrize("length", [0, 5, 16, 20, 100])
+def test_a_file_that_was_just_begun_holds_nothing(length: int, tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    recorded = 20 - len((waiting.read_waiting(folder) or pytest.fail("nothing"))[1].stamps)
+    (folder / WAITING).write_bytes((folder / WAITING).read_bytes()[:length])
+    assert Run(folder).steps == tuple(range(recorded))
+
+
+def test_steps_that_are_in_the_database_already_do_not_count_twice(tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    data = (folder / WAITING).read_bytes()
+    assert Run(folder).steps == tuple(range(20))
+    (folder / WAITING).write_bytes(data)  # killed before it was cleared
+    assert Run(folder).steps == tuple(range(20))
+    assert not (folder / WAITING).exists()
+
+
+def test_a_newer_version_is_named(tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    data = (folder / WAITING).read_bytes()
+    (folder / WAITING).write_bytes(data.replace(b"steps 1", b"steps 2", 1))
+    with pytest.raises(StoreError, match="newer gradpath, whose last steps wait"):
+        Run(folder)
+
+
+def test_a_full_disk_ends_the_recording_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(tmp_path, strict=False)
+    training.steps(12)  # of which the last waits
+
+    def full(*args: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "writev", full)
+    with pytest.warns(ProbeWarning, match="is full: make room there"):
+        training.steps(3)
+    monkeypatch.undo()
+    assert training.probe.last_recorded == 11
+    training.probe.detach()
+    assert set(range(12)) <= set(Run(tmp_path).steps)
+
+
+def test_without_writev_steps_wait_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "writev")
+    assert Run(lost(tmp_path)).steps == tuple(range(20))
+
+
+def test_an_instrument_that_fails_is_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Imbalance, stretch: object) -> None:
+        raise ZeroDivisionError("so it goes")
+
+    training = Training(tmp_path, strict=False)
+    training.steps(5)
+    monkeypatch.setattr(Imbalance, "measure_stretch", fail)
+
+    def go_on() -> None:
+        training.steps(7)
+        training.probe.detach()
+
+    with pytest.warns(ProbeWarning, match="imbalance failed and is switched off"):
+        go_on()
+    run = Run(tmp_path)
+    assert run.steps == tuple(range(12))
+    assert set(run.scalars("gradient_norm")["step"]) == set(range(12))
+
+
+def test_parts_get_their_names_although_steps_wait(tmp_path: Path) -> None:
+    seeded()
+    nets = {"first": network(), "second": network()}
+    optimizers = {name: torch.optim.Adam(net.parameters(), 1e-3) for name, net in nets.items()}
+    with Probe(None, tmp_path, instruments=WATCHING, schedule=every(1), strict=True):
+        for name, number in (("first", 20), ("second", 20), ("first", 20)):
+            for _ in range(number):
+                optimizers[name].zero_grad()
+                residual, boundary = residual_of(nets[name], points()), boundary_of(nets[name])
+                (residual + 10.0 * boundary).backward()
+                optimizers[name].step()
+    counts = Run(tmp_path).timeline().groupby("part").size()
+    assert sorted(counts.tolist()) == [20, 40]
+    assert "" not in counts.index
+
+
+def test_a_large_network_is_measured_at_once(tmp_path: Path) -> None:
+    net = nn.Linear(300, 1000)
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    probe = Probe(net, tmp_path, instruments="light", schedule=every(1), strict=True)
+    for _ in range(4):
+        optimizer.zero_grad()
+        y = net(torch.ones(1, 300))
+        probe.backward({"data": y.square().mean(), "size": net.weight.square().mean()})
+        optimizer.step()
+        assert probe._stepping.backlog.is_empty
+    probe.detach()
+
+
+def test_a_fork_leaves_what_waits_to_the_parent(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    training.steps(10)
+    child = os.fork()
+    if child == 0:
+        training.steps(3)
+        os._exit(0)
+    os.waitpid(child, 0)
+    training.steps(5)
+    training.probe.detach()
+    assert Run(tmp_path).steps == tuple(range(15))
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"?" + data, lambda data: data[:-1]])
+def test_damaged_histograms_are_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    training.steps(10)
+    training.probe.detach()
+    from gradpath.probes.schema import open_for_writing
+
+    connection = open_for_writing(tmp_path, "wal")
+    found = connection.execute("SELECT step, data FROM packed_histograms").fetchall()
+    for step, data in found:
+        connection.execute(
+            "UPDATE packed_histograms SET data = ? WHERE step = ?", (damage(data), step)
+        )
+    connection.close()
+    with pytest.raises(ArgumentError, match="no table of histograms, or a damaged one"):
+        Run(tmp_path).histograms()
