@@ -20,6 +20,9 @@ from .terms import Term, Terms, as_terms
 # The comparison is made in float64 on so many entries at a time, never on a long copy.
 _PIECE = 1 << 20
 
+# Entries up to which all gradients are put together in one operation, for which they are all there.
+_MOST_AT_ONCE = 1 << 18
+
 
 class TermGradients(Tensor):
     """A (terms, params) matrix that knows what its rows are.
@@ -101,12 +104,19 @@ def term_gradients(
     # Neither a tensor class of the user's nor a mode that is active shall see what is done here.
     with torch._C.DisableTorchFunction():
         named = as_terms(terms) if isinstance(terms, Mapping) else _only_terms(terms)
-        with torch.inference_mode(False):  # it is filled outside of the caller's modes
-            matrix = torch.empty(len(named), layout.size, dtype=layout.dtype, device=layout.device)
         unreached: dict[str, tuple[str, ...]] = {}
+        taken: list[Sequence[Tensor | None]] = []
+        matrix = None
+        if layout.size * len(named) > _MOST_AT_ONCE:
+            with torch.inference_mode(False):  # it is filled outside of the caller's modes
+                shape = len(named), layout.size
+                matrix = torch.empty(shape, dtype=layout.dtype, device=layout.device)
 
         def take(row: int, grads: Sequence[Tensor | None]) -> None:
-            layout.flatten_into(matrix[row], grads)
+            if matrix is None:
+                taken.append(grads)
+            else:
+                layout.flatten_into(matrix[row], grads)
             unreached[named[row].name] = tuple(
                 slot.name for slot, grad in zip(layout.slots, grads, strict=True) if grad is None
             )
@@ -115,6 +125,9 @@ def term_gradients(
         differentiate_each(
             losses, layout.parameters, take, retain_graph=retain_graph, survey=survey
         )
+        if matrix is None:
+            with torch.inference_mode(False):
+                matrix = layout.flatten_rows(taken)
         return TermGradients.of(matrix, tuple(term.name for term in named), unreached)
 
 

@@ -9,7 +9,7 @@ counts as its real and imaginary parts, for which autograd's gradient is the ord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
@@ -17,15 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors
-from torch.nn import Module
-from torch.nn.parameter import is_lazy
 
 from .errors import LayoutError
+from .layout_sources import Source, is_trainable, owned_parameters
 
 # Larger layouts are filled parameter by parameter, which keeps no vector of zeros.
 _MOST_ZEROS = 1 << 20
-
-Source = Module | Tensor | Mapping[str, "Module | Tensor"]
 
 
 @dataclass(frozen=True)
@@ -76,9 +73,9 @@ class ParameterLayout:
         """
         owned: dict[str, list[tuple[str, Tensor]]] = {}
         seen: set[int] = set()
-        for layer, kind, parameter in _owned_parameters(sources):
+        for layer, kind, parameter in owned_parameters(sources):
             name = f"{layer}.{kind}" if kind else layer
-            if id(parameter) not in seen and _is_trainable(parameter, name):
+            if id(parameter) not in seen and is_trainable(parameter, name):
                 seen.add(id(parameter))
                 owned.setdefault(layer, []).append((kind, parameter))
         slots: list[ParameterSlot] = []
@@ -181,9 +178,28 @@ class ParameterLayout:
         Raises:
             LayoutError: the number of tensors or the shape of one does not fit.
         """
+        ordered = self._in_order(self.parameters if tensors is None else tensors)
+        pieces = self._pieces(ordered)
+        if pieces is not None:
+            return _flat(pieces)
         vector = torch.empty(self.size, dtype=self.dtype, device=self.device)
-        self.flatten_into(vector, self.parameters if tensors is None else tensors)
+        self._fill(vector, ordered)
         return vector
+
+    def flatten_rows(self, rows: Sequence[Sequence[Tensor | None]]) -> Float[Tensor, "rows params"]:
+        """Returns several sequences of tensors as one matrix; see `flatten`.
+
+        Raises:
+            LayoutError: the number of tensors or the shape of one does not fit.
+        """
+        found = [self._pieces(self._in_order(row)) for row in rows]
+        pieces = [piece for row in found if row is not None for piece in row]
+        if rows and len(pieces) == len(rows) * len(self.slots):
+            return _flat(pieces).view(len(rows), self.size)
+        matrix = torch.empty(len(rows), self.size, dtype=self.dtype, device=self.device)
+        for vector, row in zip(matrix, rows, strict=True):
+            self._fill(vector, self._in_order(row))
+        return matrix
 
     def flatten_into(
         self,
@@ -196,15 +212,17 @@ class ParameterLayout:
             LayoutError: the number of tensors or the shape of one does not fit.
         """
         ordered = self._in_order(tensors)
-        if vector.dtype == self.dtype and vector.device == self.device and self._fit(ordered):
-            # The common case, in one operation instead of one a parameter.
-            pieces = [
-                self._zeros[slot.slice] if tensor is None else tensor
-                for slot, tensor in zip(self.slots, ordered, strict=True)
-            ]
-            with torch.no_grad():
-                vector.copy_(_flatten_dense_tensors(pieces))
+        pieces = None
+        if vector.dtype == self.dtype and vector.device == self.device:
+            pieces = self._pieces(ordered)
+        if pieces is None:
+            self._fill(vector, ordered)
             return
+        with torch.no_grad():
+            vector.copy_(_flatten_dense_tensors(pieces))
+
+    def _fill(self, vector: Tensor, ordered: Sequence[Tensor | None]) -> None:
+        """Writes tensors of any kind into a flat vector, one by one."""
         for slot, tensor in zip(self.slots, ordered, strict=True):
             place = vector[slot.slice]
             if tensor is None:
@@ -276,21 +294,33 @@ class ParameterLayout:
             )
         return ordered
 
-    def _fit(self, tensors: Sequence[Tensor | None]) -> bool:
-        """Whether all tensors are dense, real where they should be, and like the vector."""
+    def _pieces(self, tensors: Sequence[Tensor | None]) -> list[Tensor] | None:
+        """Returns what makes the vector in one operation instead of one a parameter.
+
+        None where not all tensors are dense, real where they should be, and like the vector.
+        """
         if self.size > _MOST_ZEROS:
-            return False
+            return None
         dtype, device, strided = self.dtype, self.device, torch.strided
-        for slot, tensor in zip(self.slots, tensors, strict=True):
-            if tensor is not None and (
-                tensor.shape != slot.shape
+        pieces = []
+        for (shape, entries, place), tensor in zip(self._places, tensors, strict=True):
+            if tensor is None:
+                tensor = self._zeros[place]
+            elif (
+                tensor.shape != shape
                 or tensor.dtype != dtype
                 or tensor.layout != strided
                 or tensor.device != device
-                or tensor.numel() != slot.slice.stop - slot.slice.start
+                or tensor.numel() != entries
             ):
-                return False
-        return True
+                return None
+            pieces.append(tensor)
+        return pieces
+
+    @cached_property
+    def _places(self) -> list[tuple[torch.Size, int, slice]]:
+        """The shape of each parameter, the number of its real entries, and where they are."""
+        return [(slot.shape, slot.slice.stop - slot.slice.start, slot.slice) for slot in self.slots]
 
     @cached_property
     def _zeros(self) -> Tensor:
@@ -301,47 +331,13 @@ class ParameterLayout:
         return ", ".join(repr(name) for name in self.layers)
 
 
-def _owned_parameters(sources: Sequence[Source]) -> Iterator[tuple[str, str, Tensor]]:
-    """Yields (layer, own name, parameter); the own name of a bare tensor is empty."""
-    named: list[tuple[str, Module | Tensor]] = []
-    unnamed = [source for source in sources if not isinstance(source, Mapping)]
-    for source in sources:
-        if isinstance(source, Mapping):
-            named.extend(source.items())
-        elif isinstance(source, Module | Tensor):
-            position = next(i for i, other in enumerate(unnamed) if other is source)
-            named.append((str(position) if len(unnamed) > 1 else "", source))
-        else:
-            raise _no_source(source)
-    for prefix, owner in named:
-        if not isinstance(owner, Module | Tensor):
-            raise _no_source(owner)
-        yield from _parameters_of(prefix, owner)
-
-
-def _no_source(source: object) -> LayoutError:
-    return LayoutError(
-        "A parameter layout is made of modules, tensors or mappings from names to them, not of "
-        f"{type(source).__name__}."
-    )
-
-
-def _parameters_of(prefix: str, owner: Module | Tensor) -> Iterator[tuple[str, str, Tensor]]:
-    if isinstance(owner, Tensor):
-        # "0.weight" of a state dictionary is the weight of layer "0"; a bare "nu" is its own layer.
-        layer, _, kind = prefix.rpartition(".")
-        yield (layer, kind, owner) if layer else (prefix or "tensor", "", owner)
-        return
-    children = {name for name, _ in owner.named_modules()}
-    for path, module in owner.named_modules():
-        layer = ".".join(part for part in (prefix, path) if part)
-        if not layer:
-            # Parameters of the model itself have no path; its class is the name a user knows.
-            layer = type(owner).__name__
-            while layer in children:
-                layer += "_"
-        for kind, parameter in module.named_parameters(recurse=False):
-            yield layer, kind, parameter
+@torch.no_grad()
+def _flat(pieces: Sequence[Tensor]) -> Tensor:
+    """Returns a copy of all entries of some tensors, one after the other."""
+    if len(pieces) == 1:  # of which `_flatten_dense_tensors` makes a view
+        return pieces[0].detach().reshape(-1).clone()
+    flat: Tensor = _flatten_dense_tensors(pieces)
+    return flat
 
 
 def _check_names(slots: Sequence[ParameterSlot]) -> None:
@@ -353,20 +349,6 @@ def _check_names(slots: Sequence[ParameterSlot]) -> None:
                 "such as {'generator': g, 'discriminator': d}."
             )
         names.add(slot.name)
-
-
-def _is_trainable(parameter: Tensor, name: str) -> bool:
-    if is_lazy(parameter):
-        raise LayoutError(
-            f"{name!r} has no shape yet (a lazy module): run one forward pass of the model first."
-        )
-    if not parameter.requires_grad or parameter.numel() == 0:
-        return False
-    if not parameter.is_leaf:
-        raise LayoutError(
-            f"{name!r} is computed from other tensors: give the tensors that are trained."
-        )
-    return True
 
 
 def _real_entries(parameter: Tensor) -> int:

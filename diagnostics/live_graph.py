@@ -9,8 +9,8 @@ becomes one sentence with the cause and the mend.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -193,11 +193,11 @@ def ordinary_modes() -> Iterator[None]:
     Autocast would compute in half precision, of which differences and second derivatives keep
     little.
     """
-    with ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch._C._DisableAutocast())
+    with (
+        torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext(),
+        torch.enable_grad(),
+        torch._C._DisableAutocast(),
+    ):
         yield
 
 
@@ -217,16 +217,30 @@ def _unnoticed(
     outputs: Sequence[Tensor | GradientEdge], inputs: Sequence[Tensor | GradientEdge]
 ) -> Iterator[None]:
     """Keeps the engine's runs inside from everything of the user's and under none of its modes."""
-    gpus = {t.device.index for t in (*outputs, *inputs) if isinstance(t, Tensor) and t.is_cuda}
-    with ExitStack() as stack:
-        stack.enter_context(quiet(outputs, inputs))
-        stack.enter_context(_buffers_kept())
-        stack.enter_context(torch.random.fork_rng(sorted(gpus)))
-        stack.enter_context(ordinary_modes())
+    ends = (*outputs, *inputs)
+    gpus = {end.device.index for end in ends if isinstance(end, Tensor) and end.is_cuda}
+    with quiet(outputs, inputs), _buffers_kept(), _random_numbers_kept(gpus), ordinary_modes():
         if torch.is_anomaly_enabled():
             # It raises where a measurement is to say that a product was not finite.
-            stack.enter_context(torch.autograd.set_detect_anomaly(False))
+            with torch.autograd.set_detect_anomaly(False):
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def _random_numbers_kept(gpus: Collection[int]) -> Iterator[None]:
+    """Puts torch's global generators back where they were."""
+    if gpus:
+        with torch.random.fork_rng(sorted(gpus)):
+            yield
+        return
+    # As `fork_rng`, without looking for devices.
+    state = torch.default_generator.get_state()
+    try:
         yield
+    finally:
+        torch.default_generator.set_state(state)
 
 
 @contextmanager

@@ -175,17 +175,16 @@ def moments(
     # What is not finite, and a spread or an angle that there is not, leads to NaN on purpose.
     with np.errstate(all="ignore"):
         if rows.is_cpu and columns <= reductions.BLOCK:
-            entries = reductions.as_numpy(rows).reshape(number, of_each, columns)
+            each = rows if some else rows[None]
             at_once = max(1, _CACHED_ENTRIES // max(1, of_each * columns))
             parts = [
-                _small(entries[first : first + at_once], rows.dtype, partition, near_zero)
+                _small(each[first : first + at_once], partition, near_zero)
                 for first in range(0, number, at_once)
             ]
         else:
             longest = min(reductions.BLOCK, _CACHED) if rows.is_cpu else reductions.BLOCK
             partition = partition.cut(longest)
-            each = rows if some else rows[None]
-            parts = [_large(step, partition, near_zero) for step in each]
+            parts = [_large(step, partition, near_zero) for step in (rows if some else rows[None])]
         values, cosines = _joined(_Pieces.of_all(parts), partition, number)
     if not some:
         return Moments(values, cosines[0])
@@ -193,13 +192,10 @@ def moments(
 
 
 def _small(
-    steps: Float[Array, "steps rows columns"],
-    dtype: torch.dtype,
-    partition: Partition,
-    near_zero: float,
+    steps: Float[Tensor, "steps rows columns"], partition: Partition, near_zero: float
 ) -> _Pieces:
     number, of_each, columns = steps.shape
-    entries = steps.reshape(number * of_each, columns)
+    entries = reductions.as_numpy(steps).reshape(number * of_each, columns)
     shape = (len(entries), len(partition.starts))
     # numpy reduces one long row in half the time that several rows of the same length take.
     flat = entries.reshape(-1)
@@ -218,7 +214,7 @@ def _small(
     if len(near):
         sums[_NEAR_ZEROS] = _between(limits, near)
         sums[_ZEROS] = _between(limits, near[flat[near] == 0])
-    exponents = _exponents(largest) if dtype == torch.float64 else None
+    exponents = _exponents(largest) if steps.dtype == torch.float64 else None
     if exponents is not None:
         factors = np.repeat(np.ldexp(1.0, -exponents), partition.widths, axis=1).reshape(-1)
         flat, magnitudes = flat * factors, magnitudes * factors

@@ -44,6 +44,11 @@ class Term:
     edges: tuple[GradientEdge, ...]  # keep the graph alive; empty: the term has none
     seeds: tuple[Tensor, ...]
 
+    def without_graph(self) -> Term:
+        """Returns what is known of the term without its graph."""
+        # Not `replace`, which takes three times as long.
+        return Term(self.name, self.weight, self.value, self.identity, self.place, (), ())
+
 
 @dataclass(frozen=True, eq=False)
 class Terms(Sequence[Term]):
@@ -150,20 +155,24 @@ def find_terms(
         return terms
 
 
-def as_terms(losses: Mapping[str, Tensor]) -> tuple[Term, ...]:
-    """Returns losses that the caller names as terms of weight 1.
+def as_terms(
+    losses: Mapping[str, Tensor], weights: Mapping[str, float] | None = None
+) -> tuple[Term, ...]:
+    """Returns losses that the caller names as terms.
 
     Args:
         losses: by name a scalar, or a tensor of one value a point, which counts by its mean. A loss
             without a graph makes a term that reaches no parameter.
+        weights: by name; 1 where left out.
 
     Raises:
         ArgumentError: a loss is no tensor, is empty or complex.
     """
-    return tuple(_as_term(name, loss) for name, loss in losses.items())
+    known = weights or {}
+    return tuple(_as_term(name, loss, known.get(name, 1.0)) for name, loss in losses.items())
 
 
-def _as_term(name: str, loss: Tensor) -> Term:
+def _as_term(name: str, loss: Tensor, weight: float) -> Term:
     if not isinstance(loss, Tensor) or loss.numel() == 0 or loss.is_complex():
         kind = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ArgumentError(
@@ -175,8 +184,8 @@ def _as_term(name: str, loss: Tensor) -> Term:
     seeds: tuple[Tensor, ...] = ()
     if loss.requires_grad:
         edges = (get_gradient_edge(loss),)
-        seeds = (torch.full_like(loss, 1 / loss.numel(), requires_grad=False),)
-    return Term(name, 1.0, value, name, None, edges, seeds)
+        seeds = (torch.full_like(detached, 1 / loss.numel()),)
+    return Term(name, weight, value, name, None, edges, seeds)
 
 
 def _seed(loss: Tensor, gradient: Tensor | None) -> Tensor:

@@ -24,7 +24,7 @@ from .recorder import Recorder
 from .records import Event, Stamp
 from .run_writer import RunWriter
 from .snapshot import Snapshot
-from .stretches import Joining, joining, measure, settings_of
+from .stretches import Joining, all_join, joining, measure, settings_of
 from .waiting import Kind, WaitingFile, WaitingStep, stretch_of
 
 # From some steps on, more of them together are hardly cheaper; what waits is not seen by a reader.
@@ -42,6 +42,7 @@ class _Common:
     kind: Kind
     due: tuple[Instrument, ...]
     instruments: tuple[Joining, ...]
+    gradients: Tensor  # room for those of all that may wait, which is used again and again
 
     def has(self, step: OpenStep, terms: tuple[str, ...]) -> bool:
         """Whether a step is like them."""
@@ -103,7 +104,7 @@ class Backlog:
             if not steps or common is None:
                 return
             begun = time.perf_counter()
-            stretch = stretch_of(common.kind, steps)
+            stretch = stretch_of(common.kind, steps, common.gradients[: len(steps)])
             records = measure(stretch, common.instruments, self._switch_off)
             if self._recorder.record_stretch(stretch.stamps, records, stretch.part):
                 assert self._file is not None
@@ -136,23 +137,27 @@ class Backlog:
 
     def _begin(self, step: OpenStep, snapshot: Snapshot) -> bool:
         """Makes sure that what waits is like the step; returns False where no such step waits."""
-        instruments = joining(step.due, snapshot)
-        if instruments is None:
-            return False
         terms = snapshot.gradients.terms
-        if self._common is None or not self._common.has(step, terms):
+        common = self._common
+        if common is not None and common.has(step, terms):
+            return all_join(common.instruments, snapshot)
+        instruments = joining(step.due, snapshot)
+        if instruments is not None:
             self.close()
             settings = settings_of(instruments)
             dtype = snapshot.gradients.dtype
             kind = Kind(step.part.name, step.layout, terms, dtype, settings)
-            self._common = _Common(kind, step.due, instruments)
-        return True
+            room = snapshot.gradients.new_empty(_MOST_STEPS, *snapshot.gradients.shape)
+            self._common = _Common(kind, step.due, instruments, room)
+        return instruments is not None
 
     def _add(self, step: OpenStep, snapshot: Snapshot) -> bool:
         def append(writer: RunWriter) -> None:
-            waiting = _waiting(step, snapshot, writer)
+            assert self._common is not None
+            gradients = self._common.gradients[len(self._steps)]
+            gradients.copy_(snapshot.gradients)
+            waiting = _waiting(step, snapshot, gradients, writer)
             if self._file is None:
-                assert self._common is not None
                 self._file = WaitingFile(writer.folder, self._common.kind)
             self._steps.append(waiting)
             self._file.append(waiting)
@@ -175,7 +180,9 @@ class Backlog:
         self._recorder.note(*(record for record in records if isinstance(record, Event)))
 
 
-def _waiting(step: OpenStep, snapshot: Snapshot, writer: RunWriter) -> WaitingStep:
+def _waiting(
+    step: OpenStep, snapshot: Snapshot, gradients: Tensor, writer: RunWriter
+) -> WaitingStep:
     terms = snapshot.gradients.terms
     losses, weights = snapshot.losses, snapshot.weights
     rate, loss = snapshot.learning_rate, snapshot.loss
@@ -187,7 +194,7 @@ def _waiting(step: OpenStep, snapshot: Snapshot, writer: RunWriter) -> WaitingSt
         _known(rate),
         _known(step.self_check),
         step.seconds,
-        snapshot.gradients.as_subclass(Tensor),
+        gradients,
     )
 
 

@@ -80,7 +80,6 @@ def pass_of_losses(
         ArgumentError: a loss is none, or weights are given for terms that are not there.
         GraphError: the total has no live graph.
     """
-    terms = as_terms(losses)
     if weights is not None:
         unknown = [name for name in weights if name not in losses]
         if unknown:
@@ -91,7 +90,7 @@ def pass_of_losses(
     elif total is not None:
         weights = _weights_in(total, losses)
     factors = {name: float(weight) / scale for name, weight in (weights or {}).items()}
-    terms = tuple(replace(term, weight=factors.get(term.name, 1.0)) for term in terms)
+    terms = as_terms(losses, factors)
     loss = math.fsum(term.weight * term.value for term in terms if term.value is not None)
     if total is not None:
         loss = float(total.detach().double().sum()) / scale

@@ -134,7 +134,7 @@ class Pass:
         """Lets go of the graph, of which no more is wanted than how it began."""
         if any(term.edges for term in self.terms):
             _ = self.structure
-            self.terms = tuple(replace(term, edges=(), seeds=()) for term in self.terms)
+            self.terms = tuple(term.without_graph() for term in self.terms)
         self.roots = ()
         self.hessians = {}
 

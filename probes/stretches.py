@@ -35,10 +35,13 @@ def joining(instruments: Iterable[Instrument], snapshot: Snapshot) -> tuple[Join
         if _KINDS.get(type(instrument).__name__) is not type(instrument):
             return None
         assert isinstance(instrument, Joining)
-        if isinstance(instrument, Losses | Imbalance) and not instrument.joins(snapshot):
-            return None
         found.append(instrument)
-    return tuple(found)
+    return tuple(found) if all_join(found, snapshot) else None
+
+
+def all_join(instruments: Iterable[Joining], snapshot: Snapshot) -> bool:
+    """Whether the step is none that one of the instruments has to look at by itself."""
+    return all(each.joins(snapshot) for each in instruments if isinstance(each, Losses | Imbalance))
 
 
 def settings_of(instruments: Iterable[Joining]) -> Settings:

@@ -159,8 +159,10 @@ class WaitingFile:
             raise explained(error, self._folder) from error
 
     def clear(self) -> None:
-        """Forgets the steps that are in the database now."""
-        os.ftruncate(self._file, self._begin)
+        """Lets further steps take the places of those that are in the database now.
+
+        To grow a file takes longer than to write into it, so that it keeps its length.
+        """
         os.lseek(self._file, self._begin, os.SEEK_SET)
 
     def close(self) -> None:
@@ -203,17 +205,19 @@ def read_waiting(folder: Path) -> tuple[Kind, Stretch] | None:
         return None
     kind = Kind.from_json(data[begin : begin + length])
     steps = _steps_in(memoryview(data)[begin + length :], kind)
-    return (kind, stretch_of(kind, steps)) if steps else None
+    if not steps:
+        return None
+    return kind, stretch_of(kind, steps, torch.stack([step.gradients for step in steps]))
 
 
-def stretch_of(kind: Kind, steps: Sequence[WaitingStep]) -> Stretch:
-    """Returns steps of one kind side by side."""
+def stretch_of(kind: Kind, steps: Sequence[WaitingStep], gradients: Tensor) -> Stretch:
+    """Returns steps of one kind side by side; their gradients are (steps, terms, params)."""
     return Stretch(
         kind.part,
         [step.stamp for step in steps],
         kind.layout,
         kind.terms,
-        torch.stack([step.gradients for step in steps]),
+        gradients,
         np.array([step.losses for step in steps]),
         np.array([step.weights for step in steps]),
         np.array([step.loss for step in steps]),
@@ -227,12 +231,14 @@ def _steps_in(data: memoryview, kind: Kind) -> list[WaitingStep]:
     numbers, size = kind.numbers, kind.gradient_bytes
     length = numbers.size + size + _NUMBER.size
     terms = len(kind.terms)
-    steps = []
+    steps: list[WaitingStep] = []
     for first in range(0, len(data) - length + 1, length):
         number, time, elapsed, evaluations, *others = numbers.unpack_from(data, first)
         loss, rate, check, seconds, *values = others
         if _NUMBER.unpack_from(data, first + length - _NUMBER.size) != (number,):
             break
+        if steps and number <= steps[-1].stamp.step:
+            break  # of the stretch before
         entries = bytearray(data[first + numbers.size : first + numbers.size + size])
         gradients = torch.frombuffer(entries, dtype=kind.dtype).reshape(terms, -1)
         counted = None if evaluations == _NOT_COUNTED else evaluations

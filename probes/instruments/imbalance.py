@@ -12,7 +12,7 @@ import numpy as np
 from ...diagnostics.histogram_distance import distances_by_layer
 from ...diagnostics.statistics import RATIOS, LayerStatistics
 from ..records import Event, Record, ScalarTable
-from ..schedules import Clock, Schedule
+from ..schedules import Clock, Schedule, earliest
 from ..snapshot import Snapshot
 from ..stretch import Stretch
 from .base import Reads, often
@@ -47,6 +47,7 @@ class Imbalance:
     name: str = "imbalance"
     reads: Reads = "gradients"
     _chosen: list[str] = field(default_factory=list)  # by their names: parts may get others
+    _idle: range = range(0)  # steps at which no distances are due
 
     def measure(self, snapshot: Snapshot) -> Iterator[Record]:
         """Yields the ratios; nothing for a single term."""
@@ -66,8 +67,12 @@ class Imbalance:
         """Whether the step can be measured in a stretch: distances are for single steps alone."""
         if len(snapshot.terms) < 2:
             return True
-        is_chosen = any(each in snapshot.terms for each in self._chosen)
-        return is_chosen and not self.distances.due(snapshot.step, _TIME_NO_MATTER)
+        if not any(each in snapshot.terms for each in self._chosen):
+            return False
+        step = snapshot.step
+        if step not in self._idle:
+            self._idle = range(step, earliest(self.distances, step))
+        return step in self._idle or not self.distances.due(step, _TIME_NO_MATTER)
 
     def measure_stretch(self, stretch: Stretch) -> Iterator[ScalarTable]:
         """Yields the ratios of all its steps; nothing for a single term."""

@@ -296,7 +296,9 @@ def test_a_slot_that_was_cut_short_does_not_count(cut: int, tmp_path: Path) -> N
     data = (folder / WAITING).read_bytes()
     kind, stretch = waiting.read_waiting(folder) or pytest.fail("nothing waits")
     slot = kind.numbers.size + kind.gradient_bytes + 8
-    (folder / WAITING).write_bytes(data[:-cut])
+    begin = 24 + int.from_bytes(data[16:24], "little")  # of the slots that wait, then old ones
+    end = begin + len(stretch.stamps) * slot
+    (folder / WAITING).write_bytes(data[: end - cut])
     gone = min(len(stretch.stamps), -(-cut // slot))
     assert Run(folder).steps == tuple(range(20 - gone))
 
