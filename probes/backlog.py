@@ -44,13 +44,14 @@ class _Common:
     instruments: tuple[Joining, ...]
     gradients: Tensor  # room for those of all that may wait, which is used again and again
 
-    def has(self, step: OpenStep, terms: tuple[str, ...]) -> bool:
+    def has(self, step: OpenStep, snapshot: Snapshot) -> bool:
         """Whether a step is like them."""
         kind = self.kind
         return (
             step.layout is kind.layout
             and step.due == self.due
-            and terms == kind.terms
+            and snapshot.gradients.terms == kind.terms
+            and tuple(snapshot.passes[0].points) == kind.scattered
             and step.part.name == kind.part
         )
 
@@ -137,17 +138,19 @@ class Backlog:
 
     def _begin(self, step: OpenStep, snapshot: Snapshot) -> bool:
         """Makes sure that what waits is like the step; returns False where no such step waits."""
-        terms = snapshot.gradients.terms
         common = self._common
-        if common is not None and common.has(step, terms):
+        if common is not None and common.has(step, snapshot):
             return all_join(common.instruments, snapshot)
         instruments = joining(step.due, snapshot)
         if instruments is not None:
             self.close()
             settings = settings_of(instruments)
-            dtype = snapshot.gradients.dtype
-            kind = Kind(step.part.name, step.layout, terms, dtype, settings)
-            room = snapshot.gradients.new_empty(_MOST_STEPS, *snapshot.gradients.shape)
+            gradients = snapshot.gradients
+            scattered = tuple(snapshot.passes[0].points)
+            kind = Kind(
+                step.part.name, step.layout, gradients.terms, scattered, gradients.dtype, settings
+            )
+            room = gradients.new_empty(_MOST_STEPS, *gradients.shape)
             self._common = _Common(kind, step.due, instruments, room)
         return instruments is not None
 
@@ -192,6 +195,7 @@ def _waiting(
         [weights[term] for term in terms],
         _known(loss),
         _known(rate),
+        list(snapshot.deviations.values()),
         _known(step.self_check),
         step.seconds,
         gradients,

@@ -260,7 +260,8 @@ def backward_is_seen() -> None:
 
 
 def _all_are_idle() -> bool:
-    backward_is_seen()
+    if _let_go_of_grad is not None:
+        backward_is_seen()
     return all(observer.is_idle for observer in _observers)
 
 
@@ -348,7 +349,8 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     if _let_go_of_grad is not None:
         _thread.autojac = None
-    _tell("after_step", optimizer)
+    for observer in _observers:
+        observer.after_step(optimizer)
 
 
 def _tell(event: str, *args: Any) -> None:

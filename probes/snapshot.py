@@ -369,9 +369,14 @@ class Snapshot:
             raise NotMeasurableError("The parameters before and after the step are not known.")
         return self.parameters_after - self.parameters_before
 
-    def points(self) -> dict[str, Tensor]:
-        """The values of terms at their points, where the user gave them."""
-        return {name: values for one in self.passes for name, values in one.points.items()}
+    @cached_property
+    def deviations(self) -> dict[str, float]:
+        """The standard deviation of terms over their points, where the user gave their values."""
+        return {
+            name: float(values.double().std(correction=0))
+            for one in self.passes
+            for name, values in one.points.items()
+        }
 
     def release(self) -> None:
         """Lets go of the graph."""

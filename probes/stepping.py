@@ -82,8 +82,12 @@ class Stepping:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way in this thread, and nothing due before the next step."""
-        is_busy = self.thread.is_busy or not self.backlog.is_empty
-        return not is_busy and self.agenda.is_empty(ahead=0)
+        return not self.is_busy and self.agenda.is_empty(ahead=0)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way, in this thread or in the backlog."""
+        return self.thread.is_busy or not self.backlog.is_empty
 
     def passed_idly(self) -> None:
         """Counts a backward pass at which nothing is due."""
@@ -92,7 +96,7 @@ class Stepping:
 
     def stepped_idly(self, optimizer: Optimizer) -> bool:
         """Counts a step and returns True, where there is no more to do, at the next one neither."""
-        if not self.is_idle or self.forward.is_recording or not self.agenda.is_empty(ahead=1):
+        if self.is_busy or self.forward.is_recording or not self.agenda.is_empty(ahead=1):
             return False
         self.registry.parts.stepped(optimizer)
         return True

@@ -32,11 +32,13 @@ class Stretch:
         stamps: of the steps.
         layout: of the parameters; the names and places in it are all that is needed.
         terms: the names of the loss terms, the same at all steps.
+        scattered: the names of the terms of which there are values at points.
         gradients: unweighted.
         losses: the unweighted value of each term.
         weights: the effective weight of each term.
         loss: what was differentiated.
         learning_rate: of the first group of the optimizer.
+        deviations: of the terms with values at points, over their points.
         self_check: how far the weighted gradients of the terms are from `.grad`; NaN: unchecked.
         seconds: spent on each before it waited.
     """
@@ -45,11 +47,13 @@ class Stretch:
     stamps: Sequence[Stamp]
     layout: ParameterLayout
     terms: tuple[str, ...]
+    scattered: tuple[str, ...]
     gradients: Float[Tensor, "steps terms params"]
     losses: Float[Numbers, "steps terms"]
     weights: Float[Numbers, "steps terms"]
     loss: Float[Numbers, " steps"]
     learning_rate: Float[Numbers, " steps"]
+    deviations: Float[Numbers, "steps scattered"]
     self_check: Float[Numbers, " steps"]
     seconds: Float[Numbers, " steps"]
 
@@ -58,8 +62,11 @@ class Stretch:
         kept = [place for place, stamp in enumerate(self.stamps) if stamp.step not in steps]
         if len(kept) == len(self.stamps):
             return self
-        numbers = ("gradients", "losses", "weights", "loss", "learning_rate", "self_check")
-        chosen = {name: getattr(self, name)[kept] for name in (*numbers, "seconds")}
+        by_step = (
+            *("gradients", "losses", "weights", "loss", "learning_rate", "deviations"),
+            *("self_check", "seconds"),
+        )
+        chosen = {name: getattr(self, name)[kept] for name in by_step}
         return replace(self, stamps=[self.stamps[place] for place in kept], **chosen)
 
     @cached_property

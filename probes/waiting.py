@@ -44,6 +44,7 @@ class Kind:
         part: which of several models or optimizers.
         layout: of the parameters.
         terms: the names of the loss terms.
+        scattered: the names of those of which there are values at points.
         dtype: of the gradients.
         instruments: by name, their settings.
     """
@@ -51,13 +52,14 @@ class Kind:
     part: str
     layout: ParameterLayout
     terms: tuple[str, ...]
+    scattered: tuple[str, ...]
     dtype: torch.dtype
     instruments: Mapping[str, Mapping[str, Any]]
 
     @property
     def numbers(self) -> struct.Struct:
         """The layout of what stands before the gradients in a slot."""
-        return struct.Struct(f"<qddqdddd{2 * len(self.terms)}d")
+        return struct.Struct(f"<qddqdddd{2 * len(self.terms) + len(self.scattered)}d")
 
     @property
     def gradient_bytes(self) -> int:
@@ -75,6 +77,7 @@ class Kind:
                 "part": self.part,
                 "slots": slots,
                 "terms": self.terms,
+                "scattered": self.scattered,
                 "dtype": str(self.dtype).removeprefix("torch."),
                 "instruments": self.instruments,
             }
@@ -90,8 +93,8 @@ class Kind:
         )
         dtype = getattr(torch, known["dtype"])
         layout = ParameterLayout(slots, ())
-        terms = tuple(known["terms"])
-        return cls(known["part"], layout, terms, dtype, known["instruments"])
+        terms, scattered = tuple(known["terms"]), tuple(known["scattered"])
+        return cls(known["part"], layout, terms, scattered, dtype, known["instruments"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +105,7 @@ class WaitingStep:
         stamp: which, and when.
         losses, weights: of each term.
         loss, learning_rate: of the step.
+        deviations: of the scattered terms over their points.
         self_check: how far the weighted gradients are from `.grad`; NaN: unchecked.
         seconds: spent on it before it waited.
         gradients: (terms, params), unweighted.
@@ -112,6 +116,7 @@ class WaitingStep:
     weights: Sequence[float]
     loss: float
     learning_rate: float
+    deviations: Sequence[float]
     self_check: float
     seconds: float
     gradients: Tensor
@@ -151,7 +156,7 @@ class WaitingFile:
         evaluations = _NOT_COUNTED if at.evaluations is None else at.evaluations
         start = self._numbers.pack(
             at.step, at.time, at.elapsed, evaluations, step.loss, step.learning_rate,
-            step.self_check, step.seconds, *step.losses, *step.weights,
+            step.self_check, step.seconds, *step.losses, *step.weights, *step.deviations,
         )  # fmt: skip
         try:
             self._write([start, _bytes_of(step.gradients), _NUMBER.pack(at.step)])
@@ -217,11 +222,13 @@ def stretch_of(kind: Kind, steps: Sequence[WaitingStep], gradients: Tensor) -> S
         [step.stamp for step in steps],
         kind.layout,
         kind.terms,
+        kind.scattered,
         gradients,
         np.array([step.losses for step in steps]),
         np.array([step.weights for step in steps]),
         np.array([step.loss for step in steps]),
         np.array([step.learning_rate for step in steps]),
+        np.array([step.deviations for step in steps]),
         np.array([step.self_check for step in steps]),
         np.array([step.seconds for step in steps]),
     )
@@ -243,8 +250,14 @@ def _steps_in(data: memoryview, kind: Kind) -> list[WaitingStep]:
         gradients = torch.frombuffer(entries, dtype=kind.dtype).reshape(terms, -1)
         counted = None if evaluations == _NOT_COUNTED else evaluations
         stamp = Stamp(number, time, elapsed, counted)
-        losses, weights = values[:terms], values[terms:]
-        steps.append(WaitingStep(stamp, losses, weights, loss, rate, check, seconds, gradients))
+        losses, weights, deviations = (
+            values[:terms],
+            values[terms : 2 * terms],
+            values[2 * terms :],
+        )
+        steps.append(
+            WaitingStep(stamp, losses, weights, loss, rate, deviations, check, seconds, gradients)
+        )
     return steps
 
 

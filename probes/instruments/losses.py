@@ -50,8 +50,8 @@ class Losses:
             yield Scalar("loss", snapshot.loss, TOTAL)
             if all(value is None or math.isfinite(value) for value in snapshot.losses.values()):
                 yield from self._checked(snapshot, TOTAL, snapshot.loss)
-        for term, values in snapshot.points().items():
-            yield Scalar("loss_deviation", float(values.double().std(correction=0)), term)
+        for term, deviation in snapshot.deviations.items():
+            yield Scalar("loss_deviation", deviation, term)
         if snapshot.learning_rate is not None:
             yield Scalar("learning_rate", snapshot.learning_rate)
 
@@ -59,7 +59,7 @@ class Losses:
         """Whether the step can be measured in a stretch: all that is to be told needs a look."""
         values = [*snapshot.losses.values(), snapshot.loss]
         are_usual = all(value is not None and math.isfinite(value) for value in values)
-        return are_usual and snapshot.learning_rate is not None and not snapshot.points()
+        return are_usual and snapshot.learning_rate is not None
 
     def measure_stretch(self, stretch: Stretch) -> Iterator[ScalarTable]:
         """Yields what the losses of all its steps are."""
@@ -67,6 +67,9 @@ class Losses:
         yield ScalarTable(("loss", "weighted_loss", "weight"), values[..., None], stretch.terms)
         yield ScalarTable(("loss",), stretch.loss[None, :, None, None], (TOTAL,))
         yield ScalarTable(("learning_rate",), stretch.learning_rate[None, :, None, None])
+        if stretch.scattered:
+            deviations = stretch.deviations[None, ..., None]
+            yield ScalarTable(("loss_deviation",), deviations, stretch.scattered)
 
     def _missing(self, snapshot: Snapshot, term: str) -> Iterator[Record]:
         if (snapshot.part, term) not in self._unknown:

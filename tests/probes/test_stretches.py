@@ -106,8 +106,16 @@ class Bfloat(Training):
     dtype = torch.bfloat16
 
 
+class AtPoints(Training):
+    """Values at points, of which there is a spread as well."""
+
+    def terms(self) -> dict[str, Tensor]:
+        x = points()
+        return super().terms() | {"fit": (self.net(x) - x).square()}
+
+
 LOOPS: list[type[Training]] = [
-    Training, ThreeTerms, OneTerm, ZeroChange, NotFiniteOnce, Annealed, Double, Bfloat,
+    Training, ThreeTerms, OneTerm, ZeroChange, NotFiniteOnce, Annealed, Double, Bfloat, AtPoints,
 ]  # fmt: skip
 
 
