@@ -99,6 +99,8 @@ class Backlog:
 
     def settle(self) -> None:
         """Measures and commits all that waits."""
+        if os.getpid() != self.pid:
+            return  # in a forked process, whose copy of the steps is the parent's to commit
         with self._turn:
             steps, self._steps = self._steps, []
             common = self._common
@@ -118,7 +120,7 @@ class Backlog:
         """Settles what waits, and leaves no file behind; a further step begins a new one."""
         self.settle()
         file, self._file = self._file, None
-        if file is not None:
+        if file is not None and os.getpid() == self.pid:
             file.close()
         self._common = None
 

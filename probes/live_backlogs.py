@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +11,6 @@ class Settling(Protocol):
     """A backlog of steps."""
 
     folder: Path
-    pid: int
 
     @property
     def is_empty(self) -> bool:
@@ -35,10 +33,5 @@ def register(backlog: Settling) -> None:
 def settle(folder: Path) -> None:
     """Measures and commits what waits for a run, if this process writes it."""
     for backlog in list(_living):
-        # A forked process has a copy, whose steps are the parent's.
-        if (
-            backlog.pid == os.getpid()
-            and not backlog.is_empty
-            and backlog.folder.absolute() == folder
-        ):
+        if not backlog.is_empty and backlog.folder.absolute() == folder:
             backlog.settle()

@@ -130,6 +130,8 @@ class Manual:
         part.step = self._next_step if number is None else number
         self._next_step = part.step + 1
         due = stepping.bench.due(part.name, part.step)
+        if not due:
+            stepping.backlog.settle()
         if not due and part.follow_up is None:
             return False
         one = pass_of_values(losses, weights, _operators(hessian))

@@ -422,6 +422,44 @@ def test_a_fork_leaves_what_waits_to_the_parent(tmp_path: Path) -> None:
     assert Run(tmp_path).steps == tuple(range(15))
 
 
+def test_the_end_of_a_fork_leaves_the_file_to_the_parent(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    training.steps(12)
+    training.probe._stepping.backlog.settle()
+    assert (tmp_path / WAITING).exists()
+    child = os.fork()
+    if child == 0:
+        training.probe.detach()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (tmp_path / WAITING).exists()
+    training.steps(5)
+    shutil.copytree(tmp_path, tmp_path.parent / "copy")
+    assert Run(tmp_path.parent / "copy").steps == tuple(range(17))
+    training.probe.detach()
+
+
+def test_functional_code_records_steps_that_wait(tmp_path: Path) -> None:
+    net = network()
+    names = dict(net.named_parameters())
+    probe = Probe(net, tmp_path, instruments=WATCHING, schedule=at(*range(20)), strict=True)
+    for step in range(22):
+        gradients = {
+            term: {name: torch.rand_like(p) for name, p in names.items()} for term in ("a", "b")
+        }
+        total = {name: gradients["a"][name] + gradients["b"][name] for name in names}
+        recorded = probe.record(
+            {"a": 1.0, "b": 2.0}, gradients=gradients, gradient=total, learning_rate=0.1
+        )
+        assert recorded == (step < 20)
+        if step == 19:
+            assert not probe._stepping.backlog.is_empty
+    assert probe._stepping.backlog.is_empty
+    probe.detach()
+    assert Run(tmp_path).steps == tuple(range(20))
+    assert len(Run(tmp_path).histograms()) == 20 * 4
+
+
 @pytest.mark.parametrize("damage", [lambda data: b"?" + data, lambda data: data[:-1]])
 def test_damaged_histograms_are_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     training = Training(tmp_path)
