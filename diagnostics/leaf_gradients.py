@@ -16,20 +16,24 @@ from .hooks import are_unhooked
 from .layout import ParameterLayout
 
 
-def accumulate(layout: ParameterLayout, gradient: Float[Tensor, " params"]) -> None:
+def accumulate(layout: ParameterLayout, gradient: Float[Tensor, " params"]) -> bool:
     """Adds a gradient to what the parameters have in `.grad`, with all that follows from it.
 
     Args:
         layout: the parameters.
         gradient: flat, as the layout says.
+
+    Returns:
+        whether nobody else had a hand in it, or could keep the vector.
     """
     # A mode of the user's would see nothing of what autograd does either.
     with torch._C.DisableTorchFunction():
         if _nobody_listens(layout):
             _add(layout, gradient)
-            return
+            return True
         parts = layout.unflatten(gradient)
     torch.autograd.backward(list(layout.parameters), [parts[slot.name] for slot in layout.slots])
+    return False
 
 
 @torch.no_grad()
