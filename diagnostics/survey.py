@@ -62,16 +62,21 @@ class Survey:
             raise self.hiding.with_traceback(None)
 
 
+# How often in a row a graph is taken for the one before: other code may make as many nodes.
+_MOST_TIMES = 15
+
+
 class FamiliarGraphs:
     """Surveys graphs, and knows one again that is built like the one before.
 
     Autograd numbers the nodes that a thread makes. Where from one step to the next as many were
     made, and the graph begins at the same kinds of nodes, in the same distances, a loop has run the
     same code once more; to look at all nodes would take a twentieth of the step of a small network.
-    What was found to be unusual is always looked at.
+    What was found to be unusual is always looked at, and the usual from time to time.
     """
 
     def __init__(self) -> None:
+        self._times = 0  # that a graph was known again
         self._survey: Survey | None = None
         self._last = 0  # the number of the last node of the graph before
         self._signature: tuple[Any, ...] = ()
@@ -83,8 +88,13 @@ class FamiliarGraphs:
         signature = (last - self._last, *(last - number for number in numbers), *map(_start, ends))
         is_familiar = signature == self._signature
         self._last, self._signature = last, signature
-        if self._survey is None or not (is_familiar and self._survey.finds_nothing):
-            self._survey = Survey.of(ends)
+        self._times += 1
+        if (
+            self._survey is None
+            or not (is_familiar and self._survey.finds_nothing)
+            or self._times > _MOST_TIMES
+        ):
+            self._survey, self._times = Survey.of(ends), 0
         return self._survey
 
 

@@ -31,6 +31,9 @@ from .waiting import Kind, WaitingFile, WaitingStep, stretch_of
 _MOST_STEPS = 64
 _MOST_SECONDS = 1.0
 
+# Where steps of one kind never follow each other, waiting takes longer than it saves.
+_MOST_SINGLE = 8
+
 # The gradients of a large network take longer to keep than is saved.
 _MOST_BYTES_A_STEP = 1 << 20
 
@@ -65,7 +68,7 @@ class Backlog:
     """
 
     def __init__(self, bench: Bench, recorder: Recorder) -> None:
-        self.folder = recorder.folder
+        self.folder = os.path.realpath(recorder.folder)
         self.pid = os.getpid()
         self._bench = bench
         self._recorder = recorder
@@ -75,6 +78,8 @@ class Backlog:
         self._file: WaitingFile | None = None
         self._since = 0.0
         self._last: dict[str, int] = {}  # by part, the last step that was closed
+        self._may = True  # whether steps may wait at all
+        self._single = 0  # how many stretches in a row were of one step
         register(self)
 
     @property
@@ -88,6 +93,8 @@ class Backlog:
         Returns:
             whether it is in the run's folder.
         """
+        if os.getpid() != self.pid:
+            return False  # a forked process, in which another thread's lock would never be free
         part = step.part.name
         follows = self._last.get(part) == step.number - 1
         self._last[part] = step.number
@@ -100,20 +107,23 @@ class Backlog:
     def settle(self) -> None:
         """Measures and commits all that waits."""
         if os.getpid() != self.pid:
-            return  # in a forked process, whose copy of the steps is the parent's to commit
+            return  # the steps are the parent's to commit
         with self._turn:
-            steps, self._steps = self._steps, []
-            common = self._common
+            common, steps = self._common, self._steps
             if not steps or common is None:
                 return
             begun = time.perf_counter()
-            stretch = stretch_of(common.kind, steps, common.gradients[: len(steps)])
-            records = measure(stretch, common.instruments, self._switch_off)
-            if self._recorder.record_stretch(stretch.stamps, records, stretch.part):
-                assert self._file is not None
-                self._file.clear()
-            else:
-                self._file = None  # as it is, for who opens the run next
+            is_committed = False
+            try:
+                stretch = stretch_of(common.kind, steps, common.gradients[: len(steps)])
+                records = measure(stretch, common.instruments, self._switch_off)
+                is_committed = self._recorder.record_stretch(stretch.stamps, records, stretch.part)
+            finally:
+                self._steps = []
+                if is_committed and self._file is not None:
+                    self._file.clear()
+                else:
+                    self._leave_the_file()
             self._bench.charge(stretch.part, common.due, time.perf_counter() - begun)
 
     def close(self) -> None:
@@ -124,8 +134,21 @@ class Backlog:
             file.close()
         self._common = None
 
+    def _leave_the_file(self) -> None:
+        """Leaves what waits to who opens the run next, who will measure it; nothing waits any more.
+
+        An error or Ctrl-C has come between, or the database cannot be written.
+        """
+        self._file, self._steps, self._may = None, [], False
+
     def _may_wait(self, step: OpenStep, snapshot: Snapshot) -> bool:
-        if step.records or step.micro_batches or step.fixed is not None or step.on_fixed:
+        if (
+            not self._may
+            or step.records
+            or step.micro_batches
+            or step.fixed is not None
+            or step.on_fixed
+        ):
             return False
         if step.self_check is None or len(snapshot.passes) != 1:
             return False
@@ -145,6 +168,9 @@ class Backlog:
             return all_join(common.instruments, snapshot)
         instruments = joining(step.due, snapshot)
         if instruments is not None:
+            # As of a generator and a discriminator in turn.
+            self._single = self._single + 1 if len(self._steps) == 1 else 0
+            self._may = self._single < _MOST_SINGLE
             self.close()
             settings = settings_of(instruments)
             gradients = snapshot.gradients
@@ -171,8 +197,7 @@ class Backlog:
         if not self._steps:
             self._since = now
         if not self._recorder.attempt(append):
-            self._steps.clear()
-            self._file = None  # as it is, for who opens the run next
+            self._leave_the_file()
             return False
         if len(self._steps) >= _MOST_STEPS or now - self._since > _MOST_SECONDS:
             self.settle()

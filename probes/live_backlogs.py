@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from pathlib import Path
 from typing import Protocol
@@ -10,12 +11,7 @@ from typing import Protocol
 class Settling(Protocol):
     """A backlog of steps."""
 
-    folder: Path
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits."""
-        ...
+    folder: str  # without symbolic links
 
     def settle(self) -> None:
         """Measures and commits all that waits."""
@@ -32,6 +28,7 @@ def register(backlog: Settling) -> None:
 
 def settle(folder: Path) -> None:
     """Measures and commits what waits for a run, if this process writes it."""
+    here = os.path.realpath(folder)
     for backlog in list(_living):
-        if not backlog.is_empty and backlog.folder.absolute() == folder:
-            backlog.settle()
+        if backlog.folder == here:
+            backlog.settle()  # also where it is empty: another thread may be about to commit

@@ -23,6 +23,10 @@ LOCK = "run.lock"
 _ATTEMPTS = 20
 _PAUSE_SECONDS = 0.02
 
+# A reader that completes a run after a kill holds it for longer, and says so.
+_COMPLETING = ", which completes it after a kill"
+_ATTEMPTS_THEN = 500
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -54,22 +58,27 @@ class WriterLock:
     A forked process inherits it and has to call `release` at once: the lock is free only when the
     last process that has it lets go.
 
+    Args:
+        folder: of the run.
+        completes: whether it is held for a moment only, to complete the run after a kill.
+
     Raises:
         StoreError: another writer holds it, or the file system has no locks.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, completes: bool = False) -> None:
         try:
             self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                if not self._acquire():
+                if not self._acquire(folder):
                     raise StoreError(
                         f"Run {folder} is being written by {_writer(folder)}: give this training "
                         "another folder, or end the other one first."
                     )
                 os.lseek(self._file, 0, os.SEEK_SET)
                 os.truncate(self._file, 0)
-                os.write(self._file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                name = f"process {os.getpid()} on {socket.gethostname()}"
+                os.write(self._file, (name + _COMPLETING * completes).encode())
             except BaseException:
                 os.close(self._file)
                 raise
@@ -82,26 +91,33 @@ class WriterLock:
         """Closes the file, which releases the lock."""
         self._close()
 
-    def _acquire(self) -> bool:
-        for _ in range(_ATTEMPTS):
+    def _acquire(self, folder: Path) -> bool:
+        for attempt in range(_ATTEMPTS_THEN):
             if _try_lock(self._file):
                 return True
+            if attempt >= _ATTEMPTS and not _is_completed(folder):
+                return False
             time.sleep(_PAUSE_SECONDS)
         return False
 
 
 def has_writer(folder: Path) -> bool:
-    """Whether a process is alive that writes the run."""
+    """Whether a process is alive that writes the run, and not only completes it after a kill."""
     try:
         file = os.open(folder / LOCK, os.O_RDONLY)
     except OSError:
         return False
     try:
-        return not _try_lock(file, shared=True)
+        return not _try_lock(file, shared=True) and not _is_completed(folder)
     except OSError:
         return False
     finally:
         os.close(file)
+
+
+def _is_completed(folder: Path) -> bool:
+    """Whether who holds the lock completes the run after a kill."""
+    return _writer(folder).endswith(_COMPLETING)
 
 
 def _writer(folder: Path) -> str:

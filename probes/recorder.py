@@ -38,7 +38,7 @@ class Recorder:
         strict: bool,
         sinks: Sequence[Sink] = (),
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # the training may change its working directory
         self.failure: str | None = None
         self._resume = resume
         self._strict = strict
@@ -128,7 +128,7 @@ class Recorder:
 
     def rename_part(self, old: str, new: str) -> None:
         """Gives a part of the run another name."""
-        settle(self.folder.absolute())
+        settle(self.folder)
         self.attempt(lambda writer: writer.rename_part(old, new))
 
     def end(self, error: BaseException | str | None = None) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from pathlib import Path
+from types import ModuleType
 
 from .errors import StoreError, explained
 from .lock import WriterLock
 from .run_folder import WAITING
 from .schema import open_for_reading, open_for_writing, seal
 from .series import Known
+from .stretch_rows import StretchRows, insert_stretch
 
 
 def has_waiting(folder: Path) -> bool:
@@ -32,12 +34,8 @@ def complete(connection: sqlite3.Connection, folder: Path) -> None:
     Raises:
         StoreError: they were recorded by a newer version, or the database cannot be written.
     """
-    # Few readers need what loads PyTorch.
-    from .stretch_rows import StretchRows, insert_stretch
-    from .stretches import measure, with_settings
-    from .waiting import read_waiting
-
-    found = read_waiting(folder)
+    measuring, reading = _load()
+    found = reading.read_waiting(folder)
     if found is None:
         return
     kind, stretch = found
@@ -45,7 +43,8 @@ def complete(connection: sqlite3.Connection, folder: Path) -> None:
     stretch = stretch.without({step for (step,) in recorded})
     if not stretch.stamps:
         return  # killed between the commit and the clearing of the file
-    records = measure(stretch, with_settings(kind.instruments), lambda instrument, error: None)
+    instruments = measuring.with_settings(kind.instruments)
+    records = measuring.measure(stretch, instruments, lambda instrument, error: None)
     rows = StretchRows(records, stretch.part, len(stretch.stamps))
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -75,7 +74,8 @@ def open_completed(folder: Path) -> sqlite3.Connection:
     Raises:
         StoreError: as `open_for_reading` and `complete`.
     """
-    with contextlib.suppress(StoreError):
+    _load()  # takes a second, in which nobody need wait for the lock
+    with contextlib.suppress(StoreError, sqlite3.Error):
         _complete_in_place(folder)
         return open_for_reading(folder)
     old, copy = open_for_reading(folder), sqlite3.connect(":memory:", isolation_level=None)
@@ -90,8 +90,15 @@ def open_completed(folder: Path) -> sqlite3.Connection:
     return copy
 
 
+def _load() -> tuple[ModuleType, ModuleType]:
+    """Loads PyTorch and what measures; few readers need it."""
+    from . import stretches, waiting
+
+    return stretches, waiting
+
+
 def _complete_in_place(folder: Path) -> None:
-    lock = WriterLock(folder)
+    lock = WriterLock(folder, completes=True)
     try:
         connection = open_for_writing(folder, "wal")
         try:

@@ -6,7 +6,10 @@ All are part of a transaction of the writer's.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
 
+from .errors import StoreError
 from .schema import PACKED_TABLES, PART_TABLES, SERIES_TABLES
 
 
@@ -38,6 +41,28 @@ def count_steps(
         "SELECT count(*) FROM steps WHERE part = ? AND step >= ? AND step < ?", (part, first, stop)
     )
     return int(found.fetchone()[0])
+
+
+def refuse_recorded(
+    connection: sqlite3.Connection, steps: Sequence[int], part: str, folder: Path
+) -> None:
+    """Raises StoreError where one of some steps, ascending, is recorded already."""
+    found = connection.execute(
+        "SELECT step FROM steps WHERE part = ? AND step BETWEEN ? AND ?",
+        (part, steps[0], steps[-1]),
+    )
+    known = {step for (step,) in found}.intersection(steps)
+    if known:
+        raise recorded_already(min(known), part, folder)
+
+
+def recorded_already(step: int, part: str, folder: Path) -> StoreError:
+    """Returns the error that a step is recorded twice."""
+    of_part = f" of part {part!r}" if part else ""
+    return StoreError(
+        f"Step {step}{of_part} is recorded already in run {folder}: give all the records of a step "
+        "in one call."
+    )
 
 
 def rename(connection: sqlite3.Connection, old: str, new: str) -> None:

@@ -19,12 +19,12 @@ from types import TracebackType
 from typing import Any
 
 from ..diagnostics.errors import ArgumentError
+from . import revisions
 from .errors import StoreError, described, explained
 from .forking import give_up_in_children
 from .lock import WriterLock
 from .records import Event, Finding, Record, Stamp
 from .recovery import complete, forget_waiting
-from .revisions import count_steps, delete_steps, elapsed, parts, rename
 from .rows import Rows
 from .run_folder import make_folder, remove_what_a_killed_start_left
 from .run_json import (
@@ -117,9 +117,9 @@ class RunWriter:
                     forget_waiting(self.folder)
                 self._known: Known | None = None
                 # From which step on each part still has what an earlier session recorded.
-                earlier = parts(connection) if is_there else []
+                earlier = revisions.parts(connection) if is_there else []
                 self._replaced_from = dict.fromkeys(earlier, BEYOND_EVERY_STEP)
-                self._elapsed_before = elapsed(connection)
+                self._elapsed_before = revisions.elapsed(connection)
                 self._begun = time.monotonic()
                 self._document |= {"status": "running", "ended": None, "error": None}
                 self._document |= dict(metadata or {}) | here
@@ -211,6 +211,9 @@ class RunWriter:
             with self._transaction() as connection:
                 resumed = self._replace_from(connection, first.step, part)
                 known = self._known_in(connection)
+                revisions.refuse_recorded(
+                    connection, [stamp.step for stamp in stamps], part, self.folder
+                )
                 insert_stretch(connection, stamps, rows, part, known)
                 if resumed is not None:
                     Rows([resumed], part).insert(connection, first.step, first.time, known)
@@ -260,12 +263,12 @@ class RunWriter:
             return
         with self.turn:
             with self._transaction() as connection:
-                if count_steps(connection, new):
+                if revisions.count_steps(connection, new):
                     raise StoreError(
                         f"Run {self.folder} has steps of a part {new!r} already, so that {old!r} "
                         "cannot be renamed to it: give it a name of its own."
                     )
-                rename(connection, old, new)
+                revisions.rename(connection, old, new)
             self._known = None
             if old in self._replaced_from:
                 self._replaced_from[new] = self._replaced_from.pop(old)
@@ -338,11 +341,7 @@ class RunWriter:
         try:
             connection.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError as error:
-            of_part = f" of part {part!r}" if part else ""
-            raise StoreError(
-                f"Step {step}{of_part} is recorded already in run {self.folder}: give all the "
-                "records of a step in one call."
-            ) from error
+            raise revisions.recorded_already(step, part, self.folder) from error
 
     def _known_in(self, connection: sqlite3.Connection) -> Known:
         if self._known is None:
@@ -358,7 +357,7 @@ class RunWriter:
         end = self._replaced_from.get(part, 0)
         if step >= end:
             return None
-        steps = delete_steps(connection, part, step, end)
+        steps = revisions.delete_steps(connection, part, step, end)
         if end < BEYOND_EVERY_STEP:
             return None
         text = f"Resumed at step {step}, which replaced {steps} steps recorded from there on."

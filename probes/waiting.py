@@ -11,6 +11,7 @@ says all that is needed to measure its steps: the layers, the terms and the inst
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -173,7 +174,8 @@ class WaitingFile:
     def close(self) -> None:
         """Closes the file and removes it, where nothing waits in it any more."""
         os.close(self._file)
-        (self._folder / WAITING).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is in the database already does no harm
+            (self._folder / WAITING).unlink()
 
     def _write(self, pieces: Sequence[Any]) -> None:
         wanted = sum(map(len, pieces))
@@ -208,7 +210,13 @@ def read_waiting(folder: Path) -> tuple[Kind, Stretch] | None:
     (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
     if len(data) < begin + length:
         return None
-    kind = Kind.from_json(data[begin : begin + length])
+    try:
+        kind = Kind.from_json(data[begin : begin + length])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"Run {folder} cannot be completed: its {WAITING} is damaged; restore it from a copy, "
+            "or delete it to go without the last steps."
+        ) from error
     steps = _steps_in(memoryview(data)[begin + length :], kind)
     if not steps:
         return None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,9 +20,19 @@ import torch
 from torch import Tensor, nn
 
 from gradpath.diagnostics.errors import ArgumentError
-from gradpath.probes import Probe, ProbeWarning, Run, RunWriter, StoreError, backlog, waiting
+from gradpath.probes import (
+    Probe,
+    ProbeWarning,
+    Run,
+    RunWriter,
+    StoreError,
+    backlog,
+    stretches,
+    waiting,
+)
 from gradpath.probes.instruments import GradientHistograms, GradientStatistics, Imbalance
 from gradpath.probes.instruments.base import Instrument
+from gradpath.probes.lock import WriterLock
 from gradpath.probes.run_folder import WAITING
 from gradpath.probes.schedules import Schedule, at, every
 from tests.package import ROOT
@@ -476,3 +489,193 @@ def test_damaged_histograms_are_named(damage: Callable[[bytes], bytes], tmp_path
     connection.close()
     with pytest.raises(ArgumentError, match="no table of histograms, or a damaged one"):
         Run(tmp_path).histograms()
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_steps_are_measured_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(tmp_path)
+
+    def train() -> None:
+        with training.probe:
+            training.steps(45)
+            monkeypatch.setattr(backlog, "measure", interrupted)
+            training.steps(45)
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    monkeypatch.undo()
+    run = Run(tmp_path)
+    assert run.status == "failed"
+    assert training.probe.last_recorded is not None
+    assert set(range(training.probe.last_recorded + 1)) <= set(run.steps)
+
+
+def test_an_error_of_a_strict_probe_loses_no_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Imbalance, stretch: object) -> None:
+        raise ZeroDivisionError("so it goes")
+
+    training = Training(tmp_path)
+    training.steps(12)
+    monkeypatch.setattr(Imbalance, "measure_stretch", fail)
+    with pytest.raises(ZeroDivisionError):
+        training.probe.detach()
+    training.probe._recorder.end("failed")
+    monkeypatch.undo()
+    assert Run(tmp_path).steps == tuple(range(12))
+
+
+def test_who_reads_in_another_thread_waits_for_what_is_being_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(tmp_path)
+    training.steps(20)
+    begun, may_go_on = threading.Event(), threading.Event()
+    measure = stretches.measure
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        assert may_go_on.wait(30)
+        return measure(*arguments)
+
+    monkeypatch.setattr(backlog, "measure", slow)
+    seen: list[int] = []
+    readers = [
+        threading.Thread(target=lambda: seen.append(len(Run(tmp_path).steps))) for _ in range(2)
+    ]
+    readers[0].start()
+    assert begun.wait(30)
+    readers[1].start()
+    readers[1].join(0.2)
+    may_go_on.set()
+    for reader in readers:
+        reader.join()
+    assert seen == [20, 20]
+    training.probe.detach()
+
+
+def test_a_folder_is_the_same_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    training = Training(Path("run"))
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    monkeypatch.chdir("/")
+    for path in (tmp_path / "run", tmp_path / "link", tmp_path / "link" / ".." / "run"):
+        training.steps(10)
+        assert Run(path).steps == tuple(range(training.probe.step))
+    training.probe.detach()
+
+
+def test_a_fork_does_not_wait_for_a_thread_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(tmp_path)
+    training.steps(20)
+    waiting_steps = training.probe._stepping.backlog
+    held, may_go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with waiting_steps._turn:
+            held.set()
+            may_go_on.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    child = os.fork()
+    if child == 0:
+        training.steps(3)
+        training.probe.detach()
+        os._exit(0)
+    try:
+        assert _ended(child), "the child hangs"
+    finally:
+        may_go_on.set()
+        holder.join()
+    training.probe.detach()
+    assert Run(tmp_path).steps == tuple(range(20))
+
+
+def _ended(child: int) -> bool:
+    for _ in range(300):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return True
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def test_a_writer_waits_for_a_reader_that_completes_the_run(tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    lock = WriterLock(folder, completes=True)
+    assert Run(folder).status == "lost"  # from a copy in memory
+    assert Run(folder).steps == tuple(range(20))
+    threading.Timer(1.0, lock.release).start()
+    RunWriter(folder, resume=True).finish()
+    assert Run(folder).steps == tuple(range(20))
+
+
+def test_readers_that_come_at_once_see_all(tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    seen: list[tuple[str, int]] = []
+
+    def read() -> None:
+        run = Run(folder)
+        seen.append((run.status, len(run.steps)))
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert seen == [("lost", 20)] * 4
+    assert not (folder / WAITING).exists()
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    folder = lost(tmp_path)
+    data = bytearray((folder / WAITING).read_bytes())
+    data[30:34] = bytes(4)
+    (folder / WAITING).write_bytes(data)
+    for open_it in (lambda: Run(folder), lambda: RunWriter(folder, resume=True)):
+        with pytest.raises(StoreError, match=r"its run\.waiting is damaged"):
+            open_it()
+    (folder / WAITING).unlink()
+    assert len(Run(folder).steps) > 5
+
+
+def test_a_step_that_is_there_already_is_named(tmp_path: Path) -> None:
+    net = network()
+    probe = Probe(net, tmp_path, instruments=WATCHING, schedule=every(1))
+    gradient = {"a": {name: torch.ones_like(p) for name, p in net.named_parameters()}}
+
+    def record() -> None:
+        for step in (20, *range(100)):
+            probe.record(
+                {"a": 1.0}, step=step, gradients=gradient, gradient=gradient["a"], learning_rate=0.1
+            )
+
+    with pytest.warns(ProbeWarning, match="Step 20 is recorded already"):
+        record()
+    probe.detach()
+    assert set(range(21)) <= set(Run(tmp_path).steps)
+
+
+def test_steps_of_two_kinds_in_turn_do_not_wait_for_ever(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    for number in range(40):
+        training.optimizer.zero_grad()
+        terms = training.terms()
+        if number % 2:
+            del terms["boundary"]
+        training.probe.backward(terms)
+        training.optimizer.step()
+    assert not training.probe._stepping.backlog._may
+    training.probe.detach()
+    assert Run(tmp_path).steps == tuple(range(40))
