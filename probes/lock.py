@@ -23,7 +23,8 @@ LOCK = "run.lock"
 _ATTEMPTS = 20
 _PAUSE_SECONDS = 0.02
 
-# A reader that completes a run after a kill holds it for longer, and says so.
+# A reader that completes a run after a kill holds it for longer, and says so. A writer waits then,
+# other readers do without it.
 _COMPLETING = ", which completes it after a kill"
 _ATTEMPTS_THEN = 500
 
@@ -70,7 +71,7 @@ class WriterLock:
         try:
             self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                if not self._acquire(folder):
+                if not self._acquire(folder, is_patient=not completes):
                     raise StoreError(
                         f"Run {folder} is being written by {_writer(folder)}: give this training "
                         "another folder, or end the other one first."
@@ -91,11 +92,11 @@ class WriterLock:
         """Closes the file, which releases the lock."""
         self._close()
 
-    def _acquire(self, folder: Path) -> bool:
+    def _acquire(self, folder: Path, *, is_patient: bool) -> bool:
         for attempt in range(_ATTEMPTS_THEN):
             if _try_lock(self._file):
                 return True
-            if attempt >= _ATTEMPTS and not _is_completed(folder):
+            if attempt >= _ATTEMPTS and not (is_patient and _is_completed(folder)):
                 return False
             time.sleep(_PAUSE_SECONDS)
         return False
