@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import StoreError, explained
@@ -23,10 +24,12 @@ LOCK = "run.lock"
 _ATTEMPTS = 20
 _PAUSE_SECONDS = 0.02
 
-# A reader that completes a run after a kill holds it for longer, and says so. A writer waits then,
-# other readers do without it.
-_COMPLETING = ", which completes it after a kill"
+# Who completes a run after a kill holds it for longer: a writer waits for that.
 _ATTEMPTS_THEN = 500
+
+# The steps that wait to be measured (`waiting.py`). Who completes a run has a lock on this file as
+# well, from before it has the other one until after.
+WAITING = "run.waiting"
 
 if sys.platform == "win32":
     import msvcrt
@@ -59,27 +62,22 @@ class WriterLock:
     A forked process inherits it and has to call `release` at once: the lock is free only when the
     last process that has it lets go.
 
-    Args:
-        folder: of the run.
-        completes: whether it is held for a moment only, to complete the run after a kill.
-
     Raises:
         StoreError: another writer holds it, or the file system has no locks.
     """
 
-    def __init__(self, folder: Path, *, completes: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         try:
             self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                if not self._acquire(folder, is_patient=not completes):
+                if not self._acquire(folder):
                     raise StoreError(
                         f"Run {folder} is being written by {_writer(folder)}: give this training "
                         "another folder, or end the other one first."
                     )
                 os.lseek(self._file, 0, os.SEEK_SET)
                 os.truncate(self._file, 0)
-                name = f"process {os.getpid()} on {socket.gethostname()}"
-                os.write(self._file, (name + _COMPLETING * completes).encode())
+                os.write(self._file, f"process {os.getpid()} on {socket.gethostname()}".encode())
             except BaseException:
                 os.close(self._file)
                 raise
@@ -92,33 +90,59 @@ class WriterLock:
         """Closes the file, which releases the lock."""
         self._close()
 
-    def _acquire(self, folder: Path, *, is_patient: bool) -> bool:
+    def _acquire(self, folder: Path) -> bool:
         for attempt in range(_ATTEMPTS_THEN):
             if _try_lock(self._file):
                 return True
-            if attempt >= _ATTEMPTS and not (is_patient and _is_completed(folder)):
+            if attempt >= _ATTEMPTS and not _is_locked(folder / WAITING):
                 return False
             time.sleep(_PAUSE_SECONDS)
         return False
 
 
-def has_writer(folder: Path) -> bool:
-    """Whether a process is alive that writes the run, and not only completes it after a kill."""
+@contextlib.contextmanager
+def completing(folder: Path) -> Iterator[int]:
+    """Says that whoever has the run's lock inside of the block completes it after a kill.
+
+    Yields:
+        the handle of the file of steps that wait.
+
+    Raises:
+        StoreError: another process does, nothing waits any more, or it cannot be written there.
+    """
     try:
-        file = os.open(folder / LOCK, os.O_RDONLY)
-    except OSError:
-        return False
+        file = os.open(folder / WAITING, os.O_RDWR)
+    except OSError as error:
+        raise explained(error, folder) from error
     try:
-        return not _try_lock(file, shared=True) and not _is_completed(folder)
-    except OSError:
-        return False
+        for _ in range(_ATTEMPTS):
+            if _try_lock(file):
+                break
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            raise StoreError(f"Run {folder} is being completed by another process: try again.")
+        yield file
     finally:
         os.close(file)
 
 
-def _is_completed(folder: Path) -> bool:
-    """Whether who holds the lock completes the run after a kill."""
-    return _writer(folder).endswith(_COMPLETING)
+def has_writer(folder: Path) -> bool:
+    """Whether a process is alive that writes the run, and not only completes it after a kill."""
+    # Twice: it may have been completed between one look and the other.
+    return all(_is_locked(folder / LOCK) and not _is_locked(folder / WAITING) for _ in range(2))
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(file, shared=True)
+    except OSError:
+        return False
+    finally:
+        os.close(file)
 
 
 def _writer(folder: Path) -> str:

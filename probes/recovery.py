@@ -7,13 +7,13 @@ the folder cannot be written, a reader does so in a copy of the database in memo
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 from types import ModuleType
 
 from .errors import StoreError, explained
-from .lock import WriterLock
-from .run_folder import WAITING
+from .lock import WAITING, WriterLock, completing
 from .schema import open_for_reading, open_for_writing, seal
 from .series import Known
 from .stretch_rows import StretchRows, insert_stretch
@@ -98,14 +98,19 @@ def _load() -> tuple[ModuleType, ModuleType]:
 
 
 def _complete_in_place(folder: Path) -> None:
-    lock = WriterLock(folder, completes=True)
-    try:
-        connection = open_for_writing(folder, "wal")
+    with completing(folder) as waiting:
+        lock = WriterLock(folder)
         try:
-            complete(connection, folder)
-            seal(connection)
+            connection = open_for_writing(folder, "wal")
+            try:
+                complete(connection, folder)
+                seal(connection)
+            finally:
+                connection.close()
         finally:
-            connection.close()
-        forget_waiting(folder)
-    finally:
-        lock.release()
+            lock.release()
+        # Only now: as long as it is there, others know that the lock was no writer's. A writer that
+        # has begun since has a file of its own.
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(waiting), (folder / WAITING).stat()):
+                forget_waiting(folder)

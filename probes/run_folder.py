@@ -12,9 +12,6 @@ from .lock import LOCK, has_writer
 from .run_json import DOCUMENT, read_document
 from .schema import DATABASE
 
-# Holds the steps that wait to be measured together (`waiting.py`).
-WAITING = "run.waiting"
-
 
 def make_folder(folder: Path) -> None:
     """Makes the folder of a run, unless it is there.

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from ..diagnostics.layout import ParameterLayout, ParameterSlot
 from .errors import StoreError, explained
+from .lock import WAITING
 from .records import Stamp
-from .run_folder import WAITING
 from .stretch import Stretch
 
 _PROGRAM, _VERSION = b"gradpath steps ", b"1"

@@ -18,7 +18,7 @@ from gradpath.probes import (
     backlog,
 )
 from gradpath.probes.instruments import GradientHistograms, GradientStatistics, Imbalance
-from gradpath.probes.run_folder import WAITING
+from gradpath.probes.lock import WAITING
 from gradpath.probes.schedules import at, every
 from tests.probes.loops import boundary_of, network, points, residual_of, seeded
 from tests.probes.waiting_loops import (

@@ -28,8 +28,7 @@ from gradpath.probes import (
     waiting,
 )
 from gradpath.probes.instruments import Imbalance
-from gradpath.probes.lock import WriterLock
-from gradpath.probes.run_folder import WAITING
+from gradpath.probes.lock import WAITING, WriterLock, completing
 from gradpath.probes.schedules import every
 from tests.package import ROOT
 from tests.probes.loops import network
@@ -348,11 +347,23 @@ def _ended(child: int) -> bool:
 
 def test_a_writer_waits_for_a_reader_that_completes_the_run(tmp_path: Path) -> None:
     folder = lost(tmp_path)
-    lock = WriterLock(folder, completes=True)
+    begun = threading.Event()
+
+    def complete_slowly() -> None:
+        with completing(folder):
+            lock = WriterLock(folder)
+            begun.set()
+            time.sleep(2.0)
+            lock.release()
+
+    reader = threading.Thread(target=complete_slowly)
+    reader.start()
+    assert begun.wait(30)
     assert Run(folder).status == "lost"  # from a copy in memory
     assert Run(folder).steps == tuple(range(20))
-    threading.Timer(1.0, lock.release).start()
+    assert reader.is_alive()
     RunWriter(folder, resume=True).finish()
+    reader.join()
     assert Run(folder).steps == tuple(range(20))
 
 
