@@ -11,12 +11,18 @@ import os
 import sqlite3
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .errors import StoreError, explained
 from .lock import WAITING, WriterLock, completing
+from .records import Event
+from .rows import Rows
 from .schema import open_for_reading, open_for_writing, seal
 from .series import Known
 from .stretch_rows import StretchRows, insert_stretch
+
+if TYPE_CHECKING:
+    from .instruments.base import Instrument
 
 
 def has_waiting(folder: Path) -> bool:
@@ -43,12 +49,22 @@ def complete(connection: sqlite3.Connection, folder: Path) -> None:
     stretch = stretch.without({step for (step,) in recorded})
     if not stretch.stamps:
         return  # killed between the commit and the clearing of the file
-    instruments = measuring.with_settings(kind.instruments)
-    records = measuring.measure(stretch, instruments, lambda instrument, error: None)
+    missing: list[Event] = []
+
+    def failed(instrument: Instrument, error: Exception) -> None:
+        text = (
+            f"{instrument.name} failed ({type(error).__name__}: {error}) as the run was completed."
+        )
+        missing.append(Event("missing", text, instrument.name))
+
+    records = measuring.measure(stretch, measuring.with_settings(kind.instruments), failed)
     rows = StretchRows(records, stretch.part, len(stretch.stamps))
+    last = stretch.stamps[-1]
     try:
         connection.execute("BEGIN IMMEDIATE")
-        insert_stretch(connection, stretch.stamps, rows, stretch.part, Known(connection))
+        known = Known(connection)
+        insert_stretch(connection, stretch.stamps, rows, stretch.part, known)
+        Rows(missing, stretch.part).insert(connection, last.step, last.time, known)
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         if connection.in_transaction:
@@ -87,6 +103,10 @@ def open_completed(folder: Path) -> sqlite3.Connection:
         raise
     finally:
         old.close()
+    if not has_waiting(folder):
+        # Somebody else has completed it meanwhile: before or after it was copied.
+        copy.close()
+        return open_for_reading(folder)
     return copy
 
 

@@ -34,7 +34,7 @@ _PROGRAM, _VERSION = b"gradpath steps ", b"1"
 _MAGIC = _PROGRAM + _VERSION
 _LENGTH = struct.Struct("<Q")  # of the header
 _NUMBER = struct.Struct("<q")  # of the step, once more at the end of its slot
-_NOT_COUNTED = -1
+_NO_STEP = _NOT_COUNTED = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ class WaitingFile:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
             self._file = os.open(folder / WAITING, flags, 0o666)
             self._write([_MAGIC, _LENGTH.pack(len(header)), header])
-            self._begin = os.lseek(self._file, 0, os.SEEK_CUR)
+            self._begin = self._place = os.lseek(self._file, 0, os.SEEK_CUR)
         except OSError as error:
             raise explained(error, folder) from error
 
@@ -159,17 +159,26 @@ class WaitingFile:
             at.step, at.time, at.elapsed, evaluations, step.loss, step.learning_rate,
             step.self_check, step.seconds, *step.losses, *step.weights, *step.deviations,
         )  # fmt: skip
+        slot = [start, _bytes_of(step.gradients), _NUMBER.pack(at.step)]
         try:
-            self._write([start, _bytes_of(step.gradients), _NUMBER.pack(at.step)])
+            self._write(slot)
+            self._place += sum(map(len, slot))
         except OSError as error:
             raise explained(error, self._folder) from error
+        finally:
+            if self._place != os.lseek(self._file, 0, os.SEEK_CUR):
+                os.lseek(self._file, self._place, os.SEEK_SET)  # the next slot takes this place
 
     def clear(self) -> None:
         """Lets further steps take the places of those that are in the database now.
 
-        To grow a file takes longer than to write into it, so that it keeps its length.
+        To grow a file takes longer than to write into it, so that it keeps its length; a number
+        that no step has says that nothing waits.
         """
         os.lseek(self._file, self._begin, os.SEEK_SET)
+        self._write([_NUMBER.pack(_NO_STEP)])
+        os.lseek(self._file, self._begin, os.SEEK_SET)
+        self._place = self._begin
 
     def close(self) -> None:
         """Closes the file and removes it, where nothing waits in it any more."""

@@ -77,7 +77,7 @@ def test_steps_have_the_records_that_they_have_one_by_one(
     assert found.events()["text"].tolist() == expected.events()["text"].tolist()
     costs = found.cost()
     assert set(costs["instrument"]) == set(expected.cost()["instrument"])
-    assert (costs[costs["instrument"] != "probe"]["seconds"] > 0).all()
+    assert len(costs) == len(expected.cost())
     assert (tmp_path / "together" / WAITING).exists() is False
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +412,52 @@ def test_a_step_that_is_there_already_is_named(tmp_path: Path) -> None:
         record()
     probe.detach()
     assert set(range(21)) <= set(Run(tmp_path).steps)
+
+
+def test_what_was_committed_before_a_part_got_its_name_is_not_there_twice(tmp_path: Path) -> None:
+    training = Training(tmp_path / "living")
+    training.steps(20)
+    training.probe._recorder.rename_part("", "named")
+    copy = tmp_path / "lost"
+    shutil.copytree(tmp_path / "living", copy)
+    training.probe.detach()
+    assert (copy / WAITING).exists()
+    assert Run(copy).parts == ("named",)
+    assert len(Run(copy).timeline()) == 20
+
+
+def test_a_slot_that_could_not_be_written_leaves_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(tmp_path / "living")
+    training.steps(16)  # of which the last two wait
+    file = training.probe._stepping.backlog._file
+    assert file is not None
+    writev = os.writev
+
+    def half(to: int, pieces: list[bytes]) -> int:
+        writev(to, pieces[:1])
+        raise OSError(28, "No space left on device")
+
+    step = training.probe._stepping.backlog._steps[-1]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", half)
+        with pytest.raises(StoreError, match="is full"):
+            file.append(replace(step, stamp=replace(step.stamp, step=16)))
+    training.steps(2)
+    shutil.copytree(tmp_path / "living", tmp_path / "lost")
+    training.probe.detach()
+    assert Run(tmp_path / "lost").steps == tuple(range(18))
+
+
+def test_what_cannot_be_measured_later_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Imbalance, stretch: object) -> None:
+        raise ZeroDivisionError("so it goes")
+
+    folder = lost(tmp_path)
+    monkeypatch.setattr(Imbalance, "measure_stretch", fail)
+    run = Run(folder)
+    assert run.steps == tuple(range(20))
+    assert "imbalance failed (ZeroDivisionError: so it goes)" in run.events()["text"].iloc[-1]
