@@ -41,7 +41,9 @@ def measurement(seen: Measurements) -> Outcome:
         "measured"
     )
     if len(checks):
-        text += f", terms add up to the gradient within {number(float(checks.max()))}"
+        largest = float(checks.max())
+        within = f"within {number(largest)}" if largest else "exactly"
+        text += f", terms add up to the gradient {within}"
     return QUESTION.answered(text, findings)
 
 
