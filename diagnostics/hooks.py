@@ -90,7 +90,7 @@ def quiet(
         outermost = not _census.depth
         retaining = _census.retaining_below(ends) if outermost else []
         retained = [(tensor, tensor.grad) for tensor in retaining]
-        with _silenced(_census.hooks_of(ends)), _marked():
+        with _silenced(_census.hooks_of(ends)), ours():
             try:
                 yield
             finally:
@@ -103,13 +103,25 @@ def quiet(
 @contextmanager
 def unwatched_modules() -> Iterator[None]:
     """Silences the hooks that are on all modules of the process, while a copy of one runs."""
-    with _census.lock, _silenced(_dictionaries_of_all_modules()), _marked():
+    with _census.lock, _silenced(_dictionaries_of_all_modules()), ours():
         yield
 
 
 def is_ours() -> bool:
-    """Whether this is called, by the autograd engine or otherwise, from within a `quiet` block."""
+    """Whether this is called, by the autograd engine or otherwise, from within an `ours` block."""
     return bool(torch._C._is_key_in_tls(_MARK) and torch._C._get_obj_in_tls(_MARK))
+
+
+def all_is_quiet() -> bool:
+    """Whether a `quiet` block would have nothing to silence, so that `ours` is enough.
+
+    It is known where `follow_retain_grad` is at work, no hook of any tensor, node or module was
+    found by the last `quiet` block, and none has come since.
+    """
+    census = _census
+    if not (census.follows_retain_grad and census.is_up_to_date) or census.depth:
+        return False
+    return not any(ref() for ref in census.known) and not any(ref() for ref in census.retaining)
 
 
 def are_unhooked(leaves: Sequence[Tensor]) -> bool:
@@ -190,7 +202,7 @@ def _silenced(dictionaries: Iterable[Hooks]) -> Iterator[None]:
 
 
 @contextmanager
-def _marked() -> Iterator[None]:
+def ours() -> Iterator[None]:
     """Marks this thread, and those in which the engine runs its backward passes (one a GPU)."""
     _census.depth += 1
     torch._C._stash_obj_in_tls(_MARK, True)

@@ -7,6 +7,8 @@ fifth of the time for a small network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
@@ -34,6 +36,17 @@ def accumulate(layout: ParameterLayout, gradient: Float[Tensor, " params"]) -> b
         parts = layout.unflatten(gradient)
     torch.autograd.backward(list(layout.parameters), [parts[slot.name] for slot in layout.slots])
     return False
+
+
+@torch.no_grad()
+def fill(parameters: Sequence[Tensor], gradient: Float[Tensor, " params"]) -> None:
+    """Gives each parameter, which has none, its piece of a flat gradient as `.grad`.
+
+    Only where `accumulate` would find that nobody listens.
+    """
+    pieces = _unflatten_dense_tensors(gradient, parameters)
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.grad = piece.clone()
 
 
 @torch.no_grad()

@@ -15,14 +15,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, _engine_run_backward
 from torch.nn import Module
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .compiled_graph import SavedByCompiledCode
 from .errors import NotTwiceDifferentiableError
 from .graph_errors import BY_DIFFERENCES, translated
-from .hooks import account_for, is_ours, quiet, unwatched_modules, walk_below
+from .hooks import (
+    account_for,
+    all_is_quiet,
+    is_ours,
+    ours,
+    quiet,
+    unwatched_modules,
+    walk_below,
+)
 from .survey import Survey
 
 
@@ -129,6 +137,47 @@ def differentiate_each(
                 finally:
                     saved.restore()
             take(index, found)
+
+
+def nothing_would_notice() -> bool:
+    """Whether `differentiate_scalars` may be called: there are neither hooks nor modes."""
+    return (
+        all_is_quiet()
+        and torch._C._len_torch_function_stack() == 0
+        and not torch.is_inference_mode_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_anomaly_enabled()
+    )
+
+
+def differentiate_scalars(
+    losses: Sequence[Tensor], seeds: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> list[tuple[Tensor | None, ...]]:
+    """Returns the gradient of each of several losses, as `differentiate_each` would, in less time.
+
+    Only where `nothing_would_notice`, and for graphs of usual nodes on the CPU (`Survey`): what
+    `torch.autograd.grad` and `_unnoticed` do for all others is left out.
+
+    Args:
+        losses: of one entry each; the last one uses up the graph.
+        seeds: 1 in the shape of each.
+        inputs: leaves below them.
+
+    Raises:
+        GraphError: as `differentiate`.
+    """
+    state = torch.default_generator.get_state()
+    last = len(losses) - 1
+    try:
+        with ours(), _buffers_kept(), translated():
+            return [
+                _engine_run_backward(
+                    (loss,), (seed,), index != last, False, inputs, True, accumulate_grad=False
+                )
+                for index, (loss, seed) in enumerate(zip(losses, seeds, strict=True))
+            ]
+    finally:
+        torch.default_generator.set_state(state)
 
 
 def refuse_wrong_derivatives(outputs: Sequence[Tensor | GradientEdge]) -> None:

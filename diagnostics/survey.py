@@ -81,11 +81,12 @@ class FamiliarGraphs:
         self._last = 0  # the number of the last node of the graph before
         self._signature: tuple[Any, ...] = ()
 
-    def survey(self, ends: Sequence[GradientEdge]) -> Survey:
-        """Returns what there is at and below the ends of a graph."""
-        numbers = [end.node._sequence_nr() for end in ends]
+    def survey(self, ends: Sequence[Tensor | GradientEdge]) -> Survey:
+        """Returns what there is at and below the ends of a graph; tensors have a `grad_fn`."""
+        nodes = [end.grad_fn if isinstance(end, Tensor) else end.node for end in ends]
+        numbers = [node._sequence_nr() for node in nodes]
         last = max(numbers, default=0)
-        signature = (last - self._last, *(last - number for number in numbers), *map(_start, ends))
+        signature = (last - self._last, *(last - number for number in numbers), *map(_start, nodes))
         is_familiar = signature == self._signature
         self._last, self._signature = last, signature
         self._times += 1
@@ -98,8 +99,7 @@ class FamiliarGraphs:
         return self._survey
 
 
-def _start(end: GradientEdge) -> tuple[type, ...]:
-    node = end.node
+def _start(node: Any) -> tuple[type, ...]:
     return (type(node), *(type(child) for child, _ in node.next_functions))
 
 

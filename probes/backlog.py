@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -20,6 +21,7 @@ from .bench import Bench
 from .instruments.base import Instrument
 from .live_backlogs import register
 from .open_step import OpenStep
+from .parts import Part
 from .recorder import Recorder
 from .records import Event, Stamp
 from .run_writer import RunWriter
@@ -100,9 +102,22 @@ class Backlog:
         self._last[part] = step.number
         with self._turn:
             if follows and self._may_wait(step, snapshot) and self._begin(step, snapshot):
-                return self._add(step, snapshot)
+                return self._add(_waiting(step, snapshot, self._recorder.elapsed))
             self.settle()
         return False
+
+    def goes_on(self, part: Part, due: tuple[Instrument, ...]) -> tuple[Joining, ...] | None:
+        """Returns what would measure the next step of a part if it is like those that wait.
+
+        None where it would not wait together with them.
+        """
+        common = self._common
+        if common is None or not self._may or self._file is None or os.getpid() != self.pid:
+            return None
+        kind = common.kind
+        if kind.part != part.name or kind.layout is not part.layout or common.due != due:
+            return None
+        return common.instruments if self._last[kind.part] == part.step - 1 else None
 
     def settle(self) -> None:
         """Measures and commits all that waits."""
@@ -165,9 +180,9 @@ class Backlog:
         """Makes sure that what waits is like the step; returns False where no such step waits."""
         common = self._common
         if common is not None and common.has(step, snapshot):
-            return all_join(common.instruments, snapshot)
-        instruments = joining(step.due, snapshot)
-        if instruments is not None:
+            return _all_join(common.instruments, snapshot)
+        instruments = joining(step.due)
+        if instruments is not None and _all_join(instruments, snapshot):
             # As of a generator and a discriminator in turn.
             self._single = self._single + 1 if len(self._steps) == 1 else 0
             self._may = self._single < _MOST_SINGLE
@@ -180,14 +195,27 @@ class Backlog:
             )
             room = gradients.new_empty(_MOST_STEPS, *gradients.shape)
             self._common = _Common(kind, step.due, instruments, room)
-        return instruments is not None
+            return True
+        return False
 
-    def _add(self, step: OpenStep, snapshot: Snapshot) -> bool:
+    def add(self, step: WaitingStep) -> bool:
+        """Takes in a step that goes on with those that wait.
+
+        Returns:
+            whether it is in the run's folder.
+        """
+        with self._turn:
+            common = self._common
+            assert common is not None
+            self._last[common.kind.part] = step.stamp.step
+            return self._add(step)
+
+    def _add(self, step: WaitingStep) -> bool:
         def append(writer: RunWriter) -> None:
             assert self._common is not None
-            gradients = self._common.gradients[len(self._steps)]
-            gradients.copy_(snapshot.gradients)
-            waiting = _waiting(step, snapshot, gradients, writer)
+            room = self._common.gradients[len(self._steps)]
+            room.copy_(step.gradients)
+            waiting = step._replace(gradients=room)
             if self._file is None:
                 self._file = WaitingFile(writer.folder, self._common.kind)
             self._steps.append(waiting)
@@ -210,14 +238,17 @@ class Backlog:
         self._recorder.note(*(record for record in records if isinstance(record, Event)))
 
 
-def _waiting(
-    step: OpenStep, snapshot: Snapshot, gradients: Tensor, writer: RunWriter
-) -> WaitingStep:
+def _all_join(instruments: Sequence[Joining], snapshot: Snapshot) -> bool:
+    values = [*snapshot.losses.values(), snapshot.loss]
+    return all_join(instruments, snapshot.step, snapshot.terms, values, snapshot.learning_rate)
+
+
+def _waiting(step: OpenStep, snapshot: Snapshot, elapsed: float) -> WaitingStep:
     terms = snapshot.gradients.terms
     losses, weights = snapshot.losses, snapshot.weights
     rate, loss = snapshot.learning_rate, snapshot.loss
     return WaitingStep(
-        Stamp(step.number, time.time(), writer.elapsed, step.part.evaluations),
+        Stamp(step.number, time.time(), elapsed, step.part.evaluations),
         [_known(losses[term]) for term in terms],
         [weights[term] for term in terms],
         _known(loss),
@@ -225,7 +256,7 @@ def _waiting(
         list(snapshot.deviations.values()),
         _known(step.self_check),
         step.seconds,
-        gradients,
+        snapshot.gradients,
     )
 
 

@@ -18,7 +18,7 @@ from ..diagnostics.errors import ArgumentError, GradpathError
 from .instruments.base import Instrument, reads
 from .records import TRAINING_BATCH, Cost, Event, Finding, Record
 from .replicas import Replicas
-from .schedules import Clock, Schedule, WithinBudget, earliest
+from .schedules import Clock, Schedule, WithinBudget, earliest, every
 from .snapshot import Snapshot
 
 
@@ -116,6 +116,16 @@ class Bench:
         self._told: set[tuple[str, ...]] = set()
         self._spent: dict[tuple[str, int], _Spent] = defaultdict(_Spent)
         self._due: dict[str, _Due] = {}
+        self._are_always_due = all(each == every(1) for each in self._schedules.values())
+
+    @property
+    def always_due(self) -> tuple[Instrument, ...]:
+        """All living instruments, if each is due at every step; else none."""
+        if not self._are_always_due:
+            return ()
+        if not self._off:
+            return self.instruments
+        return tuple(each for each in self.instruments if each.name not in self._off)
 
     def due(self, part: str, step: int, replicas: Replicas | None = None) -> tuple[Instrument, ...]:
         """Returns the instruments that measure at a step; asked again, the same ones."""

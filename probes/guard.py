@@ -42,7 +42,7 @@ class Guard:
     @property
     def has_open_step(self) -> bool:
         """Whether a step without a closure need be told before it is taken."""
-        return bool(self._stepping.thread.open)
+        return self._stepping.thread.has_open_step
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Counts a step; told with care only where there is more to do."""

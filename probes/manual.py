@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -23,11 +22,11 @@ from .models import leaves_below
 from .open_step import overhead_of
 from .parts import Part
 from .passes import flat, gradients_of, pass_of_losses, pass_of_values
+from .repeating import Guard, Repeating
 from .self_check import SelfCheck
 from .stepping import Stepping
 
 Losses = Mapping[str, Tensor]
-Guard = Callable[[], AbstractContextManager[None]]
 Weights = Mapping[str, float] | WeightingRule | Weighting | str | None
 
 
@@ -39,6 +38,7 @@ class Manual:
         self._rules: dict[int | str, Weighting] = {}
         self._next_step = 0
         self._graphs = FamiliarGraphs()
+        self._repeating = Repeating(stepping, self._graphs)
 
     def watch(self, losses: dict[str, Tensor], total: Tensor | None) -> None:
         """Measures named terms; without a total, an attached probe does at the next backward."""
@@ -64,9 +64,13 @@ class Manual:
     def backward(self, losses: dict[str, Tensor], weights: Weights, guarded: Guard) -> float:
         """Differentiates the terms one by one, and lets their weighted sum flow into `.grad`."""
         stepping = self._stepping
-        numbers = weights if isinstance(weights, Mapping) else None
+        numbers = {} if weights is None else weights if isinstance(weights, Mapping) else None
+        if numbers is not None:
+            loss = self._repeating.backward(losses, numbers, guarded)
+            if loss is not None:
+                return loss
         one = pass_of_losses(losses, numbers, None)
-        rule = None if weights is None or numbers is not None else self._rule(weights)
+        rule = None if numbers is not None else self._rule(weights)
         part: Part | None = None
         with guarded():
             backward_is_seen()
@@ -107,6 +111,8 @@ class Manual:
         if check is not None and step is not None:
             with guarded():
                 check.compare(expected=total if is_as_given else None)
+                if is_as_given and numbers is not None:
+                    self._repeating.learn(step, one, losses, survey)
                 if not keeps:
                     step.release_graphs()
         assert one.loss is not None

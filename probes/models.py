@@ -77,6 +77,12 @@ def owned(optimizer: Optimizer) -> set[int]:
     return {id(parameter) for group in groups for parameter in group["params"]}
 
 
+def learning_rate_of(optimizer: Optimizer) -> float | None:
+    """Returns the learning rate of the first group of an optimizer, where it has one."""
+    groups = optimizer.param_groups
+    return float(groups[0]["lr"]) if groups and "lr" in groups[0] else None
+
+
 class MovedByHand:
     """Bare tensors that no optimizer owns, of which those count that change between two looks."""
 

@@ -54,6 +54,11 @@ class Recorder:
         return self.failure is None and os.getpid() == self._pid
 
     @property
+    def elapsed(self) -> float:
+        """Seconds that the run has been going on; 0 before it is opened."""
+        return 0.0 if self._writer is None else self._writer.elapsed
+
+    @property
     def has_sinks(self) -> bool:
         """Whether trackers get a copy of each step."""
         return self._broadcast.is_wanted
@@ -64,7 +69,7 @@ class Recorder:
         Raises:
             StoreError: it cannot be written.
         """
-        if self._writer is None and writes():
+        if self._writer is None and writes(has_begun=False):
             self._writer = RunWriter(self.folder, metadata=self._described, resume=self._resume)
 
     def begin(self) -> None:
@@ -148,7 +153,7 @@ class Recorder:
 
     def attempt(self, work: Callable[[RunWriter], None]) -> bool:
         """Does something with the writer; returns False where nothing is, or can be, written."""
-        if not self.is_on or not writes():
+        if not self.is_on or not writes(has_begun=self._writer is not None):
             return False
         try:
             self.open()
@@ -171,9 +176,15 @@ class Recorder:
         )
 
 
-def writes() -> bool:
-    """Whether this process is the one that writes, of those of a distributed training."""
+def writes(*, has_begun: bool) -> bool:
+    """Whether this process is the one that writes, of those of a distributed training.
+
+    Args:
+        has_begun: whether it writes already; it goes on, unless it turns out to be another.
+    """
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank() == 0
+    if has_begun:
+        return True
     # Before they have met; torchrun, for one, says who is who.
     return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"

@@ -29,6 +29,7 @@ from ..diagnostics.operators import SymmetricOperator
 from ..diagnostics.stability import OptimizerStability, optimizer_stability
 from ..diagnostics.statistics import GradientStatistics, gradient_statistics
 from ..diagnostics.terms import Term, Terms
+from .models import learning_rate_of
 from .replicas import Replicas
 
 TOTAL = "total"
@@ -234,8 +235,7 @@ class Snapshot:
         """Of the first group of the optimizer; None without one."""
         if self.given_learning_rate is not None:
             return self.given_learning_rate
-        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        return float(groups[0]["lr"]) if groups and "lr" in groups[0] else None
+        return learning_rate_of(self.optimizers[0]) if self.optimizers else None
 
     @property
     def model(self) -> nn.Module | None:

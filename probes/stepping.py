@@ -174,6 +174,13 @@ class Stepping:
     def step_taken(self, optimizer: Optimizer) -> None:
         """Counts a step, and commits it where it is over."""
         thread = self.thread
+        repeated = thread.repeated
+        if repeated is not None and repeated.is_over_with(optimizer):
+            thread.repeated = None
+            self.registry.parts.stepped(optimizer)
+            if self.backlog.add(repeated.waiting(optimizer, self.recorder.elapsed)):
+                self.last_recorded = repeated.number
+            return
         thread.inside = None
         self.registry.parts.stepped(optimizer)
         for step in list(thread.open.values()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from .instruments.alignment import Alignment
@@ -13,7 +13,6 @@ from .instruments.gradient_statistics import GradientStatistics
 from .instruments.imbalance import Imbalance
 from .instruments.losses import Losses
 from .records import Cost, ScalarTable
-from .snapshot import Snapshot
 from .stretch import Stretch
 from .stretch_rows import StretchRecord
 
@@ -28,20 +27,39 @@ _KINDS: dict[str, type[Joining]] = {
 Settings = Mapping[str, Mapping[str, Any]]
 
 
-def joining(instruments: Iterable[Instrument], snapshot: Snapshot) -> tuple[Joining, ...] | None:
-    """Returns the instruments if all of them can measure the step in a stretch, else None."""
+def joining(instruments: Iterable[Instrument]) -> tuple[Joining, ...] | None:
+    """Returns the instruments if all of them can measure steps in a stretch, else None."""
     found: list[Joining] = []
     for instrument in instruments:
         if _KINDS.get(type(instrument).__name__) is not type(instrument):
             return None
         assert isinstance(instrument, Joining)
         found.append(instrument)
-    return tuple(found) if all_join(found, snapshot) else None
+    return tuple(found)
 
 
-def all_join(instruments: Iterable[Joining], snapshot: Snapshot) -> bool:
-    """Whether the step is none that one of the instruments has to look at by itself."""
-    return all(each.joins(snapshot) for each in instruments if isinstance(each, Losses | Imbalance))
+def all_join(
+    instruments: Iterable[Joining],
+    step: int,
+    terms: Collection[str],
+    values: Collection[float | None],
+    learning_rate: float | None,
+) -> bool:
+    """Whether a step is none that one of the instruments has to look at by itself.
+
+    Args:
+        instruments: that measure it.
+        step: its number.
+        terms: their names.
+        values: of all terms, and of the loss.
+        learning_rate: of the step.
+    """
+    for each in instruments:
+        if isinstance(each, Losses) and not each.joins(values, learning_rate):
+            return False
+        if isinstance(each, Imbalance) and not each.joins(step, terms):
+            return False
+    return True
 
 
 def settings_of(instruments: Iterable[Joining]) -> Settings:

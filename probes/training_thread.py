@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from .open_step import OpenStep
 from .parts import Part
+from .repeated_step import RepeatedStep
 from .self_check import SelfCheck
 from .snapshot import Pass
 
@@ -18,7 +19,8 @@ class TrainingThread(threading.local):
     """Its open steps, and where in the loop it is; each thread has values of its own."""
 
     def __init__(self) -> None:
-        self.open: dict[Part, OpenStep] = {}
+        self.repeated: RepeatedStep | None = None  # that was differentiated, and not yet taken
+        self._open: dict[Part, OpenStep] = {}
         self.inside: Optimizer | None = None  # whose step() is running
         self.evaluation = 0  # of the loss, by the closure of that step
         self.watched: dict[str, Tensor] = {}
@@ -27,9 +29,24 @@ class TrainingThread(threading.local):
         self.check: SelfCheck | None = None
 
     @property
+    def open(self) -> dict[Part, OpenStep]:
+        """The open steps; who asks for them goes the long way, with all that there are."""
+        repeated, self.repeated = self.repeated, None
+        if repeated is not None:
+            self._open[repeated.part] = repeated.to_open_step()
+        return self._open
+
+    @property
+    def has_open_step(self) -> bool:
+        """Whether there is an open step that need be told of the step to be taken."""
+        return bool(self._open)
+
+    @property
     def is_busy(self) -> bool:
         """Whether a step is open or running, or losses were named for the next backward pass."""
-        return bool(self.open or self.watched or self.measured) or self.inside is not None
+        return bool(
+            self._open or self.repeated is not None or self.watched or self.measured
+        ) or (self.inside is not None)
 
     @property
     def is_trial(self) -> bool:

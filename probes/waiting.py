@@ -18,7 +18,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -98,8 +98,7 @@ class Kind:
         return cls(known["part"], layout, terms, scattered, dtype, known["instruments"])
 
 
-@dataclass(frozen=True, eq=False)
-class WaitingStep:
+class WaitingStep(NamedTuple):
     """One step, as it waits.
 
     Attributes:
@@ -161,13 +160,11 @@ class WaitingFile:
         )  # fmt: skip
         slot = [start, _bytes_of(step.gradients), _NUMBER.pack(at.step)]
         try:
+            os.lseek(self._file, self._place, os.SEEK_SET)  # a slot that was torn took it
             self._write(slot)
-            self._place += sum(map(len, slot))
         except OSError as error:
             raise explained(error, self._folder) from error
-        finally:
-            if self._place != os.lseek(self._file, 0, os.SEEK_CUR):
-                os.lseek(self._file, self._place, os.SEEK_SET)  # the next slot takes this place
+        self._place += sum(map(len, slot))
 
     def clear(self) -> None:
         """Lets further steps take the places of those that are in the database now.

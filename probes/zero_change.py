@@ -37,7 +37,7 @@ class Session:
 
     def summary(self) -> str | None:
         """Returns in one line what was recorded, and what to do with it."""
-        if not writes():
+        if not writes(has_begun=False):
             return None  # the first process says it
         failure = self._probe.failure
         if failure is not None:

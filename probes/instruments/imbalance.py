@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,13 +63,12 @@ class Imbalance:
         if self.distances.due(snapshot.step, _TIME_NO_MATTER):
             yield _distances(snapshot, reference)
 
-    def joins(self, snapshot: Snapshot) -> bool:
-        """Whether the step can be measured in a stretch: distances are for single steps alone."""
-        if len(snapshot.terms) < 2:
+    def joins(self, step: int, terms: Collection[str]) -> bool:
+        """Whether a step can be measured in a stretch: distances are for single steps alone."""
+        if len(terms) < 2:
             return True
-        if not any(each in snapshot.terms for each in self._chosen):
+        if not any(each in terms for each in self._chosen):
             return False
-        step = snapshot.step
         if step not in self._idle:
             self._idle = range(step, earliest(self.distances, step))
         return step in self._idle or not self.distances.due(step, _TIME_NO_MATTER)

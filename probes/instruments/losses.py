@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,11 +55,15 @@ class Losses:
         if snapshot.learning_rate is not None:
             yield Scalar("learning_rate", snapshot.learning_rate)
 
-    def joins(self, snapshot: Snapshot) -> bool:
-        """Whether the step can be measured in a stretch: all that is to be told needs a look."""
-        values = [*snapshot.losses.values(), snapshot.loss]
+    def joins(self, values: Iterable[float | None], learning_rate: float | None) -> bool:
+        """Whether a step can be measured in a stretch: what is to be told needs a look.
+
+        Args:
+            values: of all terms, and of the loss.
+            learning_rate: of the step.
+        """
         are_usual = all(value is not None and math.isfinite(value) for value in values)
-        return are_usual and snapshot.learning_rate is not None
+        return are_usual and learning_rate is not None
 
     def measure_stretch(self, stretch: Stretch) -> Iterator[ScalarTable]:
         """Yields what the losses of all its steps are."""

@@ -443,7 +443,7 @@ def test_a_slot_that_could_not_be_written_leaves_no_gap(
     with monkeypatch.context() as patch:
         patch.setattr(os, "writev", half)
         with pytest.raises(StoreError, match="is full"):
-            file.append(replace(step, stamp=replace(step.stamp, step=16)))
+            file.append(step._replace(stamp=replace(step.stamp, step=16)))
     training.steps(2)
     shutil.copytree(tmp_path / "living", tmp_path / "lost")
     training.probe.detach()

@@ -1,0 +1,203 @@
+"""The short way of `probe.backward`, for steps that repeat the one before.
+
+In most loops every step is like the last one: the same terms, computed by the same code for the
+same parameters, and one optimizer that takes the step. What the long way (`manual.py`, `stepping.py`)
+finds out at each step is known then. Here all that could have changed is looked at, and where
+anything has, the long way is taken, as for a step that is not over with that of its optimizer.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from ..diagnostics.gradients import mismatch
+from ..diagnostics.leaf_gradients import fill
+from ..diagnostics.live_graph import differentiate_scalars, nothing_would_notice
+from ..diagnostics.survey import FamiliarGraphs, Survey
+from .instruments.base import Instrument
+from .models import learning_rate_of, owned, signature
+from .open_step import OpenStep, version_of
+from .parts import Part
+from .repeated_step import RepeatedStep
+from .snapshot import Pass
+from .stepping import Stepping
+from .stretches import all_join
+
+Guard = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(eq=False)
+class _Pattern:
+    """What the steps have in common."""
+
+    thread: int
+    part: Part
+    parameters: Sequence[Tensor]
+    places: list[tuple[int, torch.Size]]  # of the parameters: where in memory, and their shapes
+    due: tuple[Instrument, ...]
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    factors: Tensor
+    seeds: list[Tensor]
+    structure: tuple[type, ...]
+
+    def weigh(self, given: Mapping[str, Any]) -> bool:
+        """Takes weights; returns whether they are numbers for terms of this pattern."""
+        if not all(isinstance(weight, float | int) for weight in given.values()):
+            return False
+        if not given.keys() <= set(self.names):
+            return False
+        weights = tuple(float(given.get(name, 1.0)) for name in self.names)
+        if weights != self.weights:
+            self.weights, self.factors = weights, self.factors.new_tensor(weights)
+        return True
+
+
+class Repeating:
+    """Knows the pattern that steps repeat.
+
+    Args:
+        stepping: of the probe.
+        graphs: that the terms have had.
+    """
+
+    def __init__(self, stepping: Stepping, graphs: FamiliarGraphs) -> None:
+        self._stepping = stepping
+        self._graphs = graphs
+        self._pattern: _Pattern | None = None
+
+    def learn(
+        self, step: OpenStep, one: Pass, losses: Mapping[str, Tensor], survey: Survey
+    ) -> None:
+        """Takes note of a step that has gone the long way, its graph alive.
+
+        Args:
+            step: to which nobody but the probe has added in `.grad`.
+            one: its pass.
+            losses: by name, with weights that are numbers.
+            survey: of the graph.
+        """
+        part, layout = step.part, step.layout
+        optimizers = part.optimizers
+        if not survey.finds_nothing or step.due != self._stepping.bench.always_due:
+            return
+        if part.is_guess or part.counts_passes or len(optimizers) != 1:
+            return
+        if not owned(optimizers[0]).issuperset(map(id, layout.parameters)):
+            return
+        if not all(type(loss) is Tensor and loss.is_cpu for loss in losses.values()):
+            return
+        self._pattern = _Pattern(
+            threading.get_ident(),
+            part,
+            layout.parameters,
+            _places(layout.parameters),
+            step.due,
+            one.names,
+            tuple(term.weight for term in one.terms),
+            torch.tensor([term.weight for term in one.terms], dtype=layout.dtype),
+            [seed for term in one.terms for seed in term.seeds],
+            one.structure,
+        )
+
+    def backward(
+        self, losses: Mapping[str, Tensor], weights: Mapping[str, Any], guarded: Guard
+    ) -> float | None:
+        """Does what `Manual.backward` does, for a step that repeats the one before.
+
+        Returns:
+            the weighted sum; None where it does not, and nothing has been done.
+        """
+        pattern, self._pattern = self._pattern, None
+        if pattern is None:
+            return None
+        values = None
+        with guarded():
+            values = self._seen(pattern, losses, weights)
+        if values is None:
+            return None
+        part, stepping = pattern.part, self._stepping
+        found = differentiate_scalars([*losses.values()], pattern.seeds, pattern.parameters)
+        rows = part.layout.flatten_rows(found)
+        total = pattern.factors @ rows
+        fill(pattern.parameters, total)
+        with guarded():
+            stepping.registry.parts.new_pass()
+            # What is in `.grad` is the weighted sum itself, but a NaN is not equal to itself.
+            check = 0.0
+            if not math.isfinite(total.sum().item()) and total.isnan().any():
+                check = mismatch(rows, pattern.weights, total)
+            stepping.thread.repeated = RepeatedStep(
+                part,
+                part.step,
+                pattern.due,
+                part.layout,
+                version_of(pattern.parameters),
+                pattern.names,
+                pattern.weights,
+                values[:-1],
+                values[-1],
+                rows,
+                [tuple(gradient is None for gradient in row) for row in found],
+                check,
+                pattern.structure,
+            )
+            self._pattern = pattern
+        return values[-1]
+
+    def _seen(
+        self, pattern: _Pattern, losses: Mapping[str, Tensor], weights: Mapping[str, Any]
+    ) -> list[float] | None:
+        """Returns the values of the terms and their sum; None if anything is not as before."""
+        stepping, part = self._stepping, pattern.part
+        thread, forward, registry = stepping.thread, stepping.forward, stepping.registry
+        if thread.is_busy or threading.get_ident() != pattern.thread:
+            return None
+        if not stepping.recorder.is_on or stepping.fixed is not None:
+            return None
+        if forward.is_recording or (stepping.is_attached and forward.is_wanted):
+            return None
+        if registry.look_again or len(registry.parts.all) != 1 or part.follow_up is not None:
+            return None
+        if distributed.is_available() and distributed.is_initialized():
+            return None
+        if signature(part.models) != part.signature or pattern.due != stepping.bench.always_due:
+            return None
+        if not all(parameter.grad is None for parameter in pattern.parameters):
+            return None
+        if _places(pattern.parameters) != pattern.places or not pattern.weigh(weights):
+            return None
+        return self._values(pattern, losses) if nothing_would_notice() else None
+
+    def _values(self, pattern: _Pattern, losses: Mapping[str, Tensor]) -> list[float] | None:
+        part, optimizers = pattern.part, pattern.part.optimizers
+        instruments = self._stepping.backlog.goes_on(part, pattern.due)
+        if instruments is None or tuple(losses) != pattern.names or len(optimizers) != 1:
+            return None
+        for loss, seed in zip(losses.values(), pattern.seeds, strict=True):
+            if type(loss) is not Tensor or loss.shape != seed.shape or loss.dtype != seed.dtype:
+                return None
+            if loss.grad_fn is None or not loss.is_cpu:
+                return None
+        if not self._graphs.survey([*losses.values()]).finds_nothing:
+            return None
+        values = [loss.item() for loss in losses.values()]
+        values.append(math.fsum(map(operator.mul, pattern.weights, values)))
+        rate = learning_rate_of(optimizers[0])
+        if not all_join(instruments, part.step, pattern.names, values, rate):
+            return None
+        return values
+
+
+def _places(parameters: Sequence[Tensor]) -> list[tuple[int, torch.Size]]:
+    """Returns what changes when other data are put into a parameter."""
+    return [(parameter.data_ptr(), parameter.shape) for parameter in parameters]
