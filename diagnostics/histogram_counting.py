@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from scipy.sparse import csc_array
 from torch import Tensor
 
 from .errors import ArgumentError
-from .histogram_bins import PER_OCTAVE, Bins, Bits, Codes, Counts, FloatFormat, combine
+from .histogram_bins import Bins, Bits, Codes, Counts, FloatFormat, combine
+from .histogram_places import MIDDLE, CountedPlaces, PlaceCounter, bins_of_places
 
 _FORMATS = {
     torch.float16: FloatFormat(np.uint16, exponent_bits=5, mantissa_bits=10),
@@ -35,13 +34,7 @@ _CHUNK = 1 << 18  # entries at a time: their codes take 1 MB
 _FEW = (1 << 15) - 1  # entries at most for which torch.bincount is as quick and starts no threads
 _DEVICE_CHUNK = 1 << 22  # on other devices than the CPU, where every chunk is waited for
 _WORTH_A_THREAD = 1 << 20  # entries; starting a thread takes as long as counting a tenth of them
-_CELLS = 16  # cells counted at once: their counts by place take 200 kB
-
-# Octaves below the largest magnitude of a row that cells are counted in together: 14 decades, of
-# which a gradient rarely needs more than 6.
-_OCTAVES = 48
-_WINDOW = _OCTAVES * PER_OCTAVE
-_PLACES = 2 * _WINDOW + 1
+_CELLS = 32  # cells counted at once: their counts by place take 100 kB
 
 
 def count_entries(tensor: Float[Tensor, "*shape"]) -> tuple[Bins, Counts]:
@@ -79,15 +72,38 @@ def count_cells(
     if matrix.shape[1] > _CHUNK:
         return [count_entries(cell) for row in matrix for cell in torch.split(row, list(widths))]
     bits = _bits_of(matrix.cpu(), form)
-    rows_at_once = max(1, min(_CELLS // len(widths), _CHUNK // matrix.shape[1]))
+    rows_at_once = max(1, min(_CELLS // len(widths), _CHUNK // matrix.shape[1], len(bits)))
     columns = [0, *accumulate(widths)]
+    counters = [
+        (first, PlaceCounter(form, rows_at_once, widths[first : first + _CELLS]))
+        for first in range(0, len(widths), _CELLS)
+    ]
     counted = []
     for row in range(0, len(bits), rows_at_once):
-        for first in range(0, len(widths), _CELLS):
+        for first, counter in counters:
             limits = columns[first : first + _CELLS + 1]
             block = bits[row : row + rows_at_once, limits[0] : limits[-1]]
-            counted += _count_block(form, block, widths[first : first + _CELLS])
+            some = widths[first : first + _CELLS]
+            counted += _cells_of(counter.count(block), form, block, some)
     return counted
+
+
+def count_places(
+    matrices: Float[Tensor, "matrices rows columns"], widths: Sequence[int]
+) -> Iterator[tuple[CountedPlaces, int]]:
+    """Yields the counted places of some matrices and how many they are, until all are counted.
+
+    Raises:
+        ArgumentError: they are no dense tensor of a dtype whose bits are known here.
+    """
+    form = _format_of(matrices)
+    number, rows, columns = matrices.shape
+    at_once = max(1, min(_CELLS // (rows * len(widths)), _CHUNK // (rows * columns), number))
+    bits = _bits_of(matrices.detach().resolve_neg().cpu(), form)
+    counter = PlaceCounter(form, at_once * rows, widths)
+    for first in range(0, number, at_once):
+        block = bits[first : first + at_once]
+        yield counter.count(block.reshape(-1, columns)), len(block)
 
 
 def _format_of(tensor: Tensor) -> FloatFormat:
@@ -196,55 +212,23 @@ def _codes_on_device(chunk: Tensor, form: FloatFormat) -> Tensor:
     return torch.from_numpy(form.narrowed).to(chunk.device)[leading]
 
 
-def _count_block(form: FloatFormat, bits: Bits, widths: Sequence[int]) -> list[tuple[Bins, Counts]]:
-    """Returns the counted bins of each cell of a small matrix, all counted at once.
-
-    There are more codes than entries: to look through all of them would take longer than counting.
-    So each cell has *places* in ascending order of value, one for each code within some octaves of
-    the largest magnitude in its row, and in their middle one for all others, zeros above all.
-    """
-    codes = form.codes(bits)
-    direct = form.direct_magnitudes
-    magnitudes = codes & (form.number_of_codes // 2 - 1)  # without the sign
-    tops = magnitudes.max(axis=1).tolist()
-    if max(tops) >= direct.stop:  # infinities, say
-        tops = np.where(magnitudes < direct.stop, magnitudes, 0).max(axis=1).tolist()
-    lowest = [max(direct.start, (top // PER_OCTAVE + 1) * PER_OCTAVE - _WINDOW) for top in tops]
-    places = np.empty(codes.shape, dtype=np.intp)
-    for row, low in enumerate(lowest):
-        _places_of_codes(form, low).take(codes[row], out=places[row], mode="wrap")  # checks nothing
-    cells = len(bits) * len(widths)
-    first_places = np.arange(0, cells * _PLACES, _PLACES)
-    places += np.repeat(first_places.reshape(-1, len(widths)), widths, axis=1)
-    by_place = np.bincount(places.reshape(-1), minlength=cells * _PLACES)
-    occupied = np.flatnonzero(by_place != 0)
-    limits = [*occupied.searchsorted(first_places).tolist(), len(occupied)]
-    numbers = [stop - start for start, stop in pairwise(limits)]
-    from_middle = occupied - np.repeat(first_places + _WINDOW, numbers)
-    first_bin = int(form.bins[direct.start]) - direct.start - 1
-    nearest = [first_bin + low for low in lowest for _ in widths]  # to zero, of all without a place
-    bins = (from_middle + np.sign(from_middle) * np.repeat(nearest, numbers)).astype(np.int32)
-    counts = by_place[occupied]
-    counted = [(bins[start:stop], counts[start:stop]) for start, stop in pairwise(limits)]
-    others = by_place[_WINDOW::_PLACES]
-    if others.any() and others.sum() != bits.size - np.count_nonzero(bits << form.bits(1)):
-        # Not zeros alone: the cells with others are counted again, each for itself.
+def _cells_of(
+    counted: CountedPlaces, form: FloatFormat, bits: Bits, widths: Sequence[int]
+) -> list[tuple[Bins, Counts]]:
+    """Returns the counted bins of each cell of a small matrix, whose places have been counted."""
+    cells, occupied = np.nonzero(counted.counts)
+    limits = [*cells.searchsorted(np.arange(len(counted.counts))).tolist(), len(cells)]
+    bins = bins_of_places(occupied, MIDDLE, counted.nearest[cells])
+    counts = counted.counts[cells, occupied].astype(np.int64)
+    found = [(bins[start:stop], counts[start:stop]) for start, stop in pairwise(limits)]
+    if counted.has_others:
+        # The cells with others are counted again, each for itself.
         columns = [0, *accumulate(widths)]
-        for cell in np.flatnonzero(others).tolist():
+        for cell in np.flatnonzero(counted.counts[:, MIDDLE]).tolist():
             row, column = divmod(cell, len(widths))
             entries = bits[row, columns[column] : columns[column + 1]]
-            counted[cell] = _count(form, [torch.from_numpy(entries)])
-    return counted
-
-
-@lru_cache(maxsize=64)
-def _places_of_codes(form: FloatFormat, lowest: int) -> NDArray[np.intp]:
-    """Returns the place of each code in a cell where that is the lowest magnitude with a place."""
-    places = np.full(form.number_of_codes, _WINDOW)
-    magnitudes = np.arange(lowest, min(lowest + _WINDOW, form.direct_magnitudes.stop))
-    places[magnitudes] = _WINDOW + 1 + (magnitudes - lowest)
-    places[form.number_of_codes // 2 + magnitudes] = _WINDOW - 1 - (magnitudes - lowest)
-    return places
+            found[cell] = _count(form, [torch.from_numpy(entries)])
+    return found
 
 
 def _joined(counted: Sequence[tuple[Bins, Counts]]) -> tuple[Bins, Counts]:

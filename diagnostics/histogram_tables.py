@@ -4,8 +4,17 @@ Where every step of a training is recorded, making bytes of its histograms one b
 (`histogram_bytes.py`) takes longer than counting them. Here all numbers of many tables are put in
 their places by a few calls of numpy. It takes a third more bytes, for there is no Huffman code.
 
-A table holds the histograms of one step. After magic and version (three bytes) follow, all
-little-endian,
+A table holds the histograms of one step. There are two kinds. Where all entries have a place of
+their own or are zero (`histogram_places.py`), which is the rule, places are said by bits. After
+magic and version (three bytes) follow, all little-endian,
+
+    how many histograms it has (uint16), which place is the middle one (uint16); for each histogram
+    how much further from zero its bins are than its places from the middle (int32); for each 8
+    places a bit: whether any histogram needs them; for each histogram a bit for each of those that
+    are needed: whether it is occupied; the count of each occupied place (uint8, 255 where it is 255
+    or more), those that are 255 or more (uint64)
+
+For any others, there is a more general kind:
 
     how many histograms it has (uint16), how many bins each has (uint32), the first bin of each
     (int32), for each bin a bit: whether it is further than 1 from the one before, the count of each
@@ -17,17 +26,81 @@ where bits and counts fill a multiple of 8 bins, with zeros at the end.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .errors import ArgumentError
 from .histogram_bins import Bins, Counts
+from .histogram_counting import count_cells, count_places
+from .histogram_places import MIDDLE, CountedPlaces, bins_of_places
 
 _START = b"GT\x01"
+_START_OF_PLACES = b"GT\x02"
+_HEAD_OF_PLACES = struct.Struct("<HH")
 _LARGE_GAP, _LARGE_COUNT, _ESCAPE = 2, 16, 255
+
+# Cells and entries of a step up to which all its places fit into the cache.
+_MOST_AT_ONCE, _MOST_ENTRIES = 64, 1 << 18
+
+
+def tables_of_steps(
+    gradients: Float[Tensor, "steps terms params"], widths: Sequence[int]
+) -> list[bytes]:
+    """Returns the histograms of the gradients of some steps as bytes, a table each.
+
+    Args:
+        gradients: side by side.
+        widths: how many parameters each layer has.
+
+    Raises:
+        ArgumentError: they are no dense tensor of a dtype whose bits are known here.
+    """
+    size = gradients.shape[1] * len(widths)
+    if size > _MOST_AT_ONCE or gradients[:1].numel() > _MOST_ENTRIES:
+        return encode_tables(count_cells(gradients.flatten(0, 1), widths), size)
+    tables: list[bytes] = []
+    for counted, number in count_places(gradients, widths):
+        if counted.has_others:
+            some = gradients[len(tables) : len(tables) + number]
+            tables += encode_tables(count_cells(some.flatten(0, 1), widths), size)
+        else:
+            tables += _tables_of_places(counted, number)
+    return tables
+
+
+def _tables_of_places(counted: CountedPlaces, number: int) -> list[bytes]:
+    """Returns counted places, none of which is shared by different bins, as so many tables."""
+    size = len(counted.counts) // number
+    is_occupied = counted.counts != 0
+    bits = np.packbits(is_occupied, axis=1)
+    is_needed = bits.any(axis=0)
+    bits = bits[:, is_needed]
+    occupied = np.flatnonzero(is_occupied)
+    counts = counted.counts.reshape(-1)[occupied]
+    small = np.minimum(counts, _ESCAPE).astype(np.uint8)
+    step = size * counted.counts.shape[1]
+    limits = occupied.searchsorted(np.arange(0, step * number + 1, step)).tolist()
+    head = _START_OF_PLACES + _HEAD_OF_PLACES.pack(size, MIDDLE)
+    needed = np.packbits(is_needed).tobytes()
+    nearest = counted.nearest.astype("<i4", copy=False)
+    has_wide = len(counts) > 0 and bool(counts.max() >= _ESCAPE)
+    tables = []
+    for table, (start, end) in enumerate(pairwise(limits)):
+        cells = slice(table * size, (table + 1) * size)
+        pieces = [head, nearest[cells].tobytes(), needed, bits[cells].tobytes()]
+        pieces.append(small[start:end].tobytes())
+        if has_wide:
+            some = counts[start:end]
+            pieces.append(some[some >= _ESCAPE].astype("<u8").tobytes())
+        tables.append(b"".join(pieces))
+    return tables
 
 
 def encode_tables(counted: Sequence[tuple[Bins, Counts]], size: int) -> list[bytes]:
@@ -109,9 +182,11 @@ def decode_table(data: bytes | bytearray | memoryview) -> list[tuple[Bins, Count
     """
     data = bytes(data)
     try:
-        if data[: len(_START)] != _START:
-            raise ValueError("the first bytes are not those of a table")
-        return _parse(data)
+        if data.startswith(_START_OF_PLACES):
+            return _parse_places(data)
+        if data.startswith(_START):
+            return _parse(data)
+        raise ValueError("the first bytes are not those of a table")
     except ValueError as error:
         raise ArgumentError(
             f"{len(data)} bytes were given that are no table of histograms, or a damaged one "
@@ -119,15 +194,46 @@ def decode_table(data: bytes | bytearray | memoryview) -> list[tuple[Bins, Count
         ) from error
 
 
-def _parse(data: bytes) -> list[tuple[Bins, Counts]]:
-    place = len(_START)
+class _Reader:
+    """Takes numbers from bytes, one array after the other."""
 
-    def take(kind: str, number: int) -> NDArray[Any]:
-        nonlocal place
-        found = np.frombuffer(data, kind, number, place)
-        place += found.nbytes
+    def __init__(self, data: bytes, place: int) -> None:
+        self._data = data
+        self._place = place
+
+    def take(self, kind: str, number: int) -> NDArray[Any]:
+        """Returns the next numbers."""
+        found = np.frombuffer(self._data, kind, number, self._place)
+        self._place += found.nbytes
         return found
 
+    def end(self) -> None:
+        """Refuses that there are more."""
+        if self._place != len(self._data):
+            raise ValueError("they end too early or too late")
+
+
+def _parse_places(data: bytes) -> list[tuple[Bins, Counts]]:
+    reader = _Reader(data, len(_START_OF_PLACES))
+    size, middle = reader.take("<u2", 2).tolist()
+    nearest = reader.take("<i4", size)
+    length = middle // 4 + 1  # bytes that one bit a place would take
+    is_needed = np.unpackbits(reader.take("u1", -(-length // 8)), count=length).astype(bool)
+    bits = np.zeros((size, length), dtype=np.uint8)
+    bits[:, is_needed] = reader.take("u1", size * int(is_needed.sum())).reshape(size, -1)
+    cells, places = np.nonzero(np.unpackbits(bits, axis=1))
+    small = reader.take("u1", len(cells))
+    counts = small.astype(np.int64)
+    counts[small == _ESCAPE] = reader.take("<u8", int((small == _ESCAPE).sum()))
+    reader.end()
+    bins = bins_of_places(places, middle, nearest[cells])
+    limits = cells.searchsorted(np.arange(size + 1))
+    return [(bins[start:stop], counts[start:stop]) for start, stop in pairwise(limits.tolist())]
+
+
+def _parse(data: bytes) -> list[tuple[Bins, Counts]]:
+    reader = _Reader(data, len(_START))
+    take = reader.take
     (size,) = take("<u2", 1).tolist()
     lengths, first_bins = take("<u4", size), take("<i4", size)
     number = int(lengths.sum(dtype=np.int64))
@@ -146,8 +252,7 @@ def _parse(data: bytes) -> list[tuple[Bins, Counts]]:
         values = small.astype(np.int64)
         values[small == _ESCAPE] = take("<u8", int((small == _ESCAPE).sum()))
         target[where] = values + least
-    if place != len(data):
-        raise ValueError("they end too early or too late")
+    reader.end()
     ends = np.cumsum(lengths, dtype=np.int64)
     found = []
     for first, stop, bin_ in zip((ends - lengths).tolist(), ends.tolist(), first_bins, strict=True):

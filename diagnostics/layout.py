@@ -179,9 +179,9 @@ class ParameterLayout:
             LayoutError: the number of tensors or the shape of one does not fit.
         """
         ordered = self._in_order(self.parameters if tensors is None else tensors)
-        pieces = self._pieces(ordered)
-        if pieces is not None:
-            return _flat(pieces)
+        flat = self._at_once([ordered])
+        if flat is not None:
+            return flat
         vector = torch.empty(self.size, dtype=self.dtype, device=self.device)
         self._fill(vector, ordered)
         return vector
@@ -192,13 +192,13 @@ class ParameterLayout:
         Raises:
             LayoutError: the number of tensors or the shape of one does not fit.
         """
-        found = [self._pieces(self._in_order(row)) for row in rows]
-        pieces = [piece for row in found if row is not None for piece in row]
-        if rows and len(pieces) == len(rows) * len(self.slots):
-            return _flat(pieces).view(len(rows), self.size)
+        ordered = [self._in_order(row) for row in rows]
+        flat = self._at_once(ordered)
+        if flat is not None:
+            return flat.view(len(rows), self.size)
         matrix = torch.empty(len(rows), self.size, dtype=self.dtype, device=self.device)
-        for vector, row in zip(matrix, rows, strict=True):
-            self._fill(vector, self._in_order(row))
+        for vector, row in zip(matrix, ordered, strict=True):
+            self._fill(vector, row)
         return matrix
 
     def flatten_into(
@@ -212,14 +212,14 @@ class ParameterLayout:
             LayoutError: the number of tensors or the shape of one does not fit.
         """
         ordered = self._in_order(tensors)
-        pieces = None
+        flat = None
         if vector.dtype == self.dtype and vector.device == self.device:
-            pieces = self._pieces(ordered)
-        if pieces is None:
+            flat = self._at_once([ordered])
+        if flat is None:
             self._fill(vector, ordered)
             return
         with torch.no_grad():
-            vector.copy_(_flatten_dense_tensors(pieces))
+            vector.copy_(flat)
 
     def _fill(self, vector: Tensor, ordered: Sequence[Tensor | None]) -> None:
         """Writes tensors of any kind into a flat vector, one by one."""
@@ -294,50 +294,45 @@ class ParameterLayout:
             )
         return ordered
 
-    def _pieces(self, tensors: Sequence[Tensor | None]) -> list[Tensor] | None:
-        """Returns what makes the vector in one operation instead of one a parameter.
+    def _at_once(self, rows: Sequence[Sequence[Tensor | None]]) -> Tensor | None:
+        """Returns rows of tensors end to end, by one operation instead of one a parameter.
 
-        None where not all tensors are dense, real where they should be, and like the vector.
+        None where not all are dense, real where they should be, and like the vector.
         """
-        if self.size > _MOST_ZEROS:
+        if not rows or self.size > _MOST_ZEROS:
             return None
-        dtype, device, strided = self.dtype, self.device, torch.strided
         pieces = []
-        for (shape, entries, place), tensor in zip(self._places, tensors, strict=True):
-            if tensor is None:
-                tensor = self._zeros[place]
-            elif (
-                tensor.shape != shape
-                or tensor.dtype != dtype
-                or tensor.layout != strided
-                or tensor.device != device
-                or tensor.numel() != entries
-            ):
-                return None
-            pieces.append(tensor)
-        return pieces
+        for row in rows:
+            for (shape, zeros), tensor in zip(self._places, row, strict=True):
+                if tensor is None:
+                    tensor = zeros
+                elif tensor.shape != shape:
+                    return None
+                pieces.append(tensor)
+        try:
+            flat = _flat(pieces)
+        except RuntimeError:  # of several devices, or not dense
+            return None
+        is_whole = flat.numel() == len(rows) * self.size and flat.device == self.device
+        # What is narrower has been made as wide as the others, which does not round.
+        return flat if is_whole and flat.dtype == self.dtype else None
 
     @cached_property
-    def _places(self) -> list[tuple[torch.Size, int, slice]]:
-        """The shape of each parameter, the number of its real entries, and where they are."""
-        return [(slot.shape, slot.slice.stop - slot.slice.start, slot.slice) for slot in self.slots]
-
-    @cached_property
-    def _zeros(self) -> Tensor:
-        """What stands for parameters that a loss does not reach."""
-        return torch.zeros(self.size, dtype=self.dtype, device=self.device)
+    def _places(self) -> list[tuple[torch.Size, Tensor]]:
+        """The shape of each parameter, and zeros in its place where a loss does not reach it."""
+        zeros = torch.zeros(self.size, dtype=self.dtype, device=self.device)
+        return [(slot.shape, zeros[slot.slice]) for slot in self.slots]
 
     def _listed(self) -> str:
         return ", ".join(repr(name) for name in self.layers)
 
 
-@torch.no_grad()
 def _flat(pieces: Sequence[Tensor]) -> Tensor:
     """Returns a copy of all entries of some tensors, one after the other."""
     if len(pieces) == 1:  # of which `_flatten_dense_tensors` makes a view
         return pieces[0].detach().reshape(-1).clone()
     flat: Tensor = _flatten_dense_tensors(pieces)
-    return flat
+    return flat.detach()
 
 
 def _check_names(slots: Sequence[ParameterSlot]) -> None:

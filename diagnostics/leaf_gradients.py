@@ -38,7 +38,6 @@ def accumulate(layout: ParameterLayout, gradient: Float[Tensor, " params"]) -> b
     return False
 
 
-@torch.no_grad()
 def fill(parameters: Sequence[Tensor], gradient: Float[Tensor, " params"]) -> None:
     """Gives each parameter, which has none, its piece of a flat gradient as `.grad`.
 

@@ -61,18 +61,18 @@ class Manual:
                 # The backward pass that follows is this one.
                 stepping.thread.measured = total.grad_fn, step, one
 
-    def backward(self, losses: dict[str, Tensor], weights: Weights, guarded: Guard) -> float:
+    def backward(self, losses: dict[str, Tensor], weights: Weights, guard: Guard) -> float:
         """Differentiates the terms one by one, and lets their weighted sum flow into `.grad`."""
         stepping = self._stepping
         numbers = {} if weights is None else weights if isinstance(weights, Mapping) else None
         if numbers is not None:
-            loss = self._repeating.backward(losses, numbers, guarded)
+            loss = self._repeating.backward(losses, numbers, guard)
             if loss is not None:
                 return loss
         one = pass_of_losses(losses, numbers, None)
         rule = None if numbers is not None else self._rule(weights)
         part: Part | None = None
-        with guarded():
+        with guard:
             backward_is_seen()
             stepping.begin_pass()
             part = stepping.registry.find(one, lambda: leaves_below(losses.values()))
@@ -83,7 +83,7 @@ class Manual:
             )
         layout = part.layout
         step = None
-        with guarded():
+        with guard:
             step = None if stepping.thread.is_trial else stepping.begin(one, part)
             if step is not None:
                 stepping.measure_graph(step, one)
@@ -109,7 +109,7 @@ class Manual:
         with unobserved():
             is_as_given = accumulate(layout, total)
         if check is not None and step is not None:
-            with guarded():
+            with guard:
                 check.compare(expected=total if is_as_given else None)
                 if is_as_given and numbers is not None:
                     self._repeating.learn(step, one, losses, survey)

@@ -181,7 +181,7 @@ class Probe:
                 attached probe reads them from the next `backward()`.
         """
         observer = self._observe()
-        with observer.guarded():
+        with observer:
             self._manual.watch(dict(losses), total)
 
     def backward(
@@ -208,7 +208,7 @@ class Probe:
             GraphError: a loss has no live graph.
         """
         observer = self._observe()
-        return self._manual.backward(dict(losses), weights, observer.guarded)
+        return self._manual.backward(dict(losses), weights, observer)
 
     def record(
         self,
@@ -251,7 +251,7 @@ class Probe:
         """
         observer = self._observe()
         recorded = False
-        with observer.guarded():
+        with observer:
             recorded = self._manual.record(
                 losses,
                 step,
@@ -294,7 +294,7 @@ class Probe:
         self._stepping.is_attached = False
         self._stepping.forward.end()
         self._stepping.forward.unwatch_compiler()
-        with observer.guarded():
+        with observer:
             self._stepping.flush()
             self._tell_what_was_not_seen()
         self._recorder.end(error)

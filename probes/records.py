@@ -126,7 +126,7 @@ class HistogramTable:
     They are read like as many `HistogramRecord`s.
     """
 
-    counted: Sequence[tuple[NDArray[Any], NDArray[Any]]]  # bins and counts; by step, term, layer
+    data: Sequence[bytes]  # of each step, by term and layer, as `decode_table` reads them
     terms: tuple[str, ...]
     layers: tuple[str, ...]
 

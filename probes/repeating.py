@@ -1,9 +1,10 @@
 """The short way of `probe.backward`, for steps that repeat the one before.
 
 In most loops every step is like the last one: the same terms, computed by the same code for the
-same parameters, and one optimizer that takes the step. What the long way (`manual.py`, `stepping.py`)
-finds out at each step is known then. Here all that could have changed is looked at, and where
-anything has, the long way is taken, as for a step that is not over with that of its optimizer.
+same parameters, and one optimizer that takes the step. What the long way (`manual.py`,
+`stepping.py`) finds out at each step is known then. Here all that could have changed is looked at,
+and where anything has, the long way is taken, as for a step that is not over with that of its
+optimizer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import operator
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ from .snapshot import Pass
 from .stepping import Stepping
 from .stretches import all_join
 
-Guard = Callable[[], AbstractContextManager[None]]
+Guard = AbstractContextManager[None, bool]
 
 
 @dataclass(eq=False)
@@ -110,7 +111,7 @@ class Repeating:
         )
 
     def backward(
-        self, losses: Mapping[str, Tensor], weights: Mapping[str, Any], guarded: Guard
+        self, losses: Mapping[str, Tensor], weights: Mapping[str, Any], guard: Guard
     ) -> float | None:
         """Does what `Manual.backward` does, for a step that repeats the one before.
 
@@ -121,7 +122,7 @@ class Repeating:
         if pattern is None:
             return None
         values = None
-        with guarded():
+        with guard:
             values = self._seen(pattern, losses, weights)
         if values is None:
             return None
@@ -130,7 +131,7 @@ class Repeating:
         rows = part.layout.flatten_rows(found)
         total = pattern.factors @ rows
         fill(pattern.parameters, total)
-        with guarded():
+        with guard:
             stepping.registry.parts.new_pass()
             # What is in `.grad` is the weighted sum itself, but a NaN is not equal to itself.
             check = 0.0

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..diagnostics.histogram_counting import count_cells
+from ..diagnostics.histogram_tables import tables_of_steps
 from ..diagnostics.layout import ParameterLayout
 from ..diagnostics.statistics import GradientStatistics, statistics_of_steps
 from .records import Stamp
@@ -75,7 +75,7 @@ class Stretch:
         return statistics_of_steps(self.gradients, self.terms, self.layout)
 
     @cached_property
-    def counted(self) -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
-        """Bins and counts of the histograms: by step, term, layer."""
+    def histograms(self) -> list[bytes]:
+        """Those of all terms and layers of each step, as `decode_table` reads them."""
         widths = [layer.stop - layer.start for layer in self.layout.slices.values()]
-        return count_cells(self.gradients.flatten(0, 1), widths)
+        return tables_of_steps(self.gradients, widths)

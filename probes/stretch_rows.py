@@ -10,7 +10,6 @@ from itertools import product, repeat
 
 import numpy as np
 
-from ..diagnostics.histogram_tables import encode_tables
 from .packed_scalars import dtype_of
 from .records import TRAINING_BATCH, Cost, HistogramTable, ScalarTable, Stamp
 from .schema import HISTOGRAM_PACKING
@@ -50,7 +49,7 @@ class StretchRows:
     def __init__(self, records: Iterable[StretchRecord], part: str, steps: int) -> None:
         self._part = part
         self._costs: list[Cost] = []
-        self._histograms: list[tuple[HistogramTable, Sequence[bytes]]] = []
+        self._histograms: list[HistogramTable] = []
         tables: dict[tuple[str, bool], list[ScalarTable]] = defaultdict(list)
         for record in records:
             match record:
@@ -58,8 +57,7 @@ class StretchRows:
                     # A row of more than half a page would have a page for itself.
                     tables[dtype_of(record), len(record.layers) > 1].append(record)
                 case HistogramTable():
-                    size = len(record.terms) * len(record.layers)
-                    self._histograms.append((record, encode_tables(record.counted, size)))
+                    self._histograms.append(record)
                 case Cost():
                     self._costs.append(record)
         self._packed = [
@@ -78,11 +76,11 @@ class StretchRows:
             names = (column for table in packed.tables for column in table.columns())
             packing = self._packing(packed.key, packed.dtype, names, known)
             _insert(connection, "packed_scalars", steps, packing, packed.data)
-        for table, data in self._histograms:
+        for table in self._histograms:
             cells = product([_HISTOGRAM], table.terms, table.layers)
             key = (HISTOGRAM_PACKING, self._part, table.terms, table.layers)
             packing = self._packing(key, HISTOGRAM_PACKING, cells, known)
-            _insert(connection, "packed_histograms", steps, packing, data)
+            _insert(connection, "packed_histograms", steps, packing, table.data)
         costs = [
             (known.number((cost.instrument, "", "", self._part, TRAINING_BATCH)), cost.seconds)
             for cost in self._costs

@@ -32,4 +32,4 @@ class GradientHistograms:
 
     def measure_stretch(self, stretch: Stretch) -> Iterator[HistogramTable]:
         """Yields those of all its steps."""
-        yield HistogramTable(stretch.counted, stretch.terms, stretch.layout.layers)
+        yield HistogramTable(stretch.histograms, stretch.terms, stretch.layout.layers)
