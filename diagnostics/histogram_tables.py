@@ -11,8 +11,9 @@ magic and version (three bytes) follow, all little-endian,
     how many histograms it has (uint16), which place is the middle one (uint16); for each histogram
     how much further from zero its bins are than its places from the middle (int32); for each 8
     places a bit: whether any histogram needs them; for each histogram a bit for each of those that
-    are needed: whether it is occupied; the count of each occupied place (uint8, 255 where it is 255
-    or more), those that are 255 or more (uint64)
+    are needed: whether it is occupied; the count of each occupied place (4 bits, 0 where it is 16
+    or more; half a byte without a meaning after an odd number), counts less 16 where they are 0
+    (uint8, 255 where it is 255 or more), those that are 255 or more (uint64)
 
 For any others, there is a more general kind:
 
@@ -84,20 +85,29 @@ def _tables_of_places(counted: CountedPlaces, number: int) -> list[bytes]:
     bits = bits[:, is_needed]
     occupied = np.flatnonzero(is_occupied)
     counts = counted.counts.reshape(-1)[occupied]
-    small = np.minimum(counts, _ESCAPE).astype(np.uint8)
-    step = size * counted.counts.shape[1]
-    limits = occupied.searchsorted(np.arange(0, step * number + 1, step)).tolist()
+    large = np.flatnonzero(counts >= _LARGE_COUNT)
+    excess = counts[large] - _LARGE_COUNT
+    has_wide = len(excess) > 0 and bool(excess.max() >= _ESCAPE)
+    small_excess = np.minimum(excess, _ESCAPE).astype(np.uint8)
+    halves = np.zeros(len(counts) + 1, dtype=np.uint8)
+    halves[:-1] = counts
+    halves[large] = 0
+    limits = occupied.searchsorted(np.arange(number + 1) * (size * counted.counts.shape[1]))
+    limits_of_large = large.searchsorted(limits).tolist()
     head = _START_OF_PLACES + _HEAD_OF_PLACES.pack(size, MIDDLE)
     needed = np.packbits(is_needed).tobytes()
     nearest = counted.nearest.astype("<i4", copy=False)
-    has_wide = len(counts) > 0 and bool(counts.max() >= _ESCAPE)
     tables = []
-    for table, (start, end) in enumerate(pairwise(limits)):
+    for table, (start, end) in enumerate(pairwise(limits.tolist())):
         cells = slice(table * size, (table + 1) * size)
         pieces = [head, nearest[cells].tobytes(), needed, bits[cells].tobytes()]
-        pieces.append(small[start:end].tobytes())
+        # Where the number is odd, what comes after it makes the last byte full.
+        pairs = halves[start : end + (end - start) % 2]
+        pieces.append((pairs[::2] << 4 | pairs[1::2]).tobytes())
+        of_table = slice(limits_of_large[table], limits_of_large[table + 1])
+        pieces.append(small_excess[of_table].tobytes())
         if has_wide:
-            some = counts[start:end]
+            some = excess[of_table]
             pieces.append(some[some >= _ESCAPE].astype("<u8").tobytes())
         tables.append(b"".join(pieces))
     return tables
@@ -207,6 +217,18 @@ class _Reader:
         self._place += found.nbytes
         return found
 
+    def take_halves(self, number: int, size: int) -> Counts:
+        """Returns the next numbers of 4 bits, which take so many bytes."""
+        pairs = self.take("u1", size)
+        halves: Counts = np.stack([pairs >> 4, pairs & 15], axis=1).reshape(-1)[:number]
+        return halves.astype(np.int64)
+
+    def take_wide(self, small: NDArray[np.uint8]) -> Counts:
+        """Returns numbers of one byte, with those that need more in their places."""
+        values = small.astype(np.int64)
+        values[small == _ESCAPE] = self.take("<u8", int((small == _ESCAPE).sum()))
+        return values
+
     def end(self) -> None:
         """Refuses that there are more."""
         if self._place != len(self._data):
@@ -222,9 +244,9 @@ def _parse_places(data: bytes) -> list[tuple[Bins, Counts]]:
     bits = np.zeros((size, length), dtype=np.uint8)
     bits[:, is_needed] = reader.take("u1", size * int(is_needed.sum())).reshape(size, -1)
     cells, places = np.nonzero(np.unpackbits(bits, axis=1))
-    small = reader.take("u1", len(cells))
-    counts = small.astype(np.int64)
-    counts[small == _ESCAPE] = reader.take("<u8", int((small == _ESCAPE).sum()))
+    counts = reader.take_halves(len(cells), -(-len(cells) // 2))
+    is_large = counts == 0
+    counts[is_large] = reader.take_wide(reader.take("u1", int(is_large.sum()))) + _LARGE_COUNT
     reader.end()
     bins = bins_of_places(places, middle, nearest[cells])
     limits = cells.searchsorted(np.arange(size + 1))
@@ -239,19 +261,15 @@ def _parse(data: bytes) -> list[tuple[Bins, Counts]]:
     number = int(lengths.sum(dtype=np.int64))
     padded = -(-number // 8) * 8
     is_gap = np.unpackbits(take("u1", padded // 8), count=number).astype(bool)
-    pairs = take("u1", padded // 2)
-    halves = np.stack([pairs >> 4, pairs & 15], axis=1).reshape(-1)[:number]
     distances = np.ones(number, dtype=np.int64)
-    counts = halves.astype(np.int64)
+    counts = reader.take_halves(number, padded // 2)
     is_large = counts == 0
     gaps, large = take("u1", int(is_gap.sum())), take("u1", int(is_large.sum()))
     for target, where, small, least in (
         (distances, is_gap, gaps, _LARGE_GAP),
         (counts, is_large, large, _LARGE_COUNT),
     ):
-        values = small.astype(np.int64)
-        values[small == _ESCAPE] = take("<u8", int((small == _ESCAPE).sum()))
-        target[where] = values + least
+        target[where] = reader.take_wide(small) + least
     reader.end()
     ends = np.cumsum(lengths, dtype=np.int64)
     found = []
