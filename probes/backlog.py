@@ -47,7 +47,6 @@ class _Common:
     kind: Kind
     due: tuple[Instrument, ...]
     instruments: tuple[Joining, ...]
-    gradients: Tensor  # room for those of all that may wait, which is used again and again
 
     def has(self, step: OpenStep, snapshot: Snapshot) -> bool:
         """Whether a step is like them."""
@@ -75,7 +74,6 @@ class Backlog:
         self._bench = bench
         self._recorder = recorder
         self._turn = threading.RLock()  # a reader in another thread may ask for all there is
-        self._steps: list[WaitingStep] = []
         self._common: _Common | None = None
         self._file: WaitingFile | None = None
         self._since = 0.0
@@ -87,7 +85,12 @@ class Backlog:
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits."""
-        return not self._steps
+        return self._file is None or not self._file.steps
+
+    @property
+    def _number(self) -> int:
+        """How many steps wait."""
+        return 0 if self._file is None else len(self._file.steps)
 
     def takes(self, step: OpenStep, snapshot: Snapshot) -> bool:
         """Takes a step in that is over, if it may wait; what waits is settled if it may not.
@@ -102,7 +105,8 @@ class Backlog:
         self._last[part] = step.number
         with self._turn:
             if follows and self._may_wait(step, snapshot) and self._begin(step, snapshot):
-                return self._add(_waiting(step, snapshot, self._recorder.elapsed))
+                waiting = _waiting(step, snapshot, self._recorder.elapsed)
+                return self._add(waiting, snapshot.gradients)
             self.settle()
         return False
 
@@ -124,19 +128,18 @@ class Backlog:
         if os.getpid() != self.pid:
             return  # the steps are the parent's to commit
         with self._turn:
-            common, steps = self._common, self._steps
-            if not steps or common is None:
+            common, file = self._common, self._file
+            if common is None or file is None or not file.steps:
                 return
             begun = time.perf_counter()
             is_committed = False
             try:
-                stretch = stretch_of(common.kind, steps, common.gradients[: len(steps)])
+                stretch = stretch_of(common.kind, file.steps, file.gradients)
                 records = measure(stretch, common.instruments, self._switch_off)
                 is_committed = self._recorder.record_stretch(stretch.stamps, records, stretch.part)
             finally:
-                self._steps = []
-                if is_committed and self._file is not None:
-                    self._file.clear()
+                if is_committed:
+                    file.clear()
                 else:
                     self._leave_the_file()
             self._bench.charge(stretch.part, common.due, time.perf_counter() - begun)
@@ -154,7 +157,7 @@ class Backlog:
 
         An error or Ctrl-C has come between, or the database cannot be written.
         """
-        self._file, self._steps, self._may = None, [], False
+        self._file, self._may = None, False
 
     def _may_wait(self, step: OpenStep, snapshot: Snapshot) -> bool:
         if (
@@ -184,7 +187,7 @@ class Backlog:
         instruments = joining(step.due)
         if instruments is not None and _all_join(instruments, snapshot):
             # As of a generator and a discriminator in turn.
-            self._single = self._single + 1 if len(self._steps) == 1 else 0
+            self._single = self._single + 1 if self._number == 1 else 0
             self._may = self._single < _MOST_SINGLE
             self.close()
             settings = settings_of(instruments)
@@ -193,12 +196,11 @@ class Backlog:
             kind = Kind(
                 step.part.name, step.layout, gradients.terms, scattered, gradients.dtype, settings
             )
-            room = gradients.new_empty(_MOST_STEPS, *gradients.shape)
-            self._common = _Common(kind, step.due, instruments, room)
+            self._common = _Common(kind, step.due, instruments)
             return True
         return False
 
-    def add(self, step: WaitingStep) -> bool:
+    def add(self, step: WaitingStep, gradients: Tensor) -> bool:
         """Takes in a step that goes on with those that wait.
 
         Returns:
@@ -208,26 +210,22 @@ class Backlog:
             common = self._common
             assert common is not None
             self._last[common.kind.part] = step.stamp.step
-            return self._add(step)
+            return self._add(step, gradients)
 
-    def _add(self, step: WaitingStep) -> bool:
+    def _add(self, step: WaitingStep, gradients: Tensor) -> bool:
         def append(writer: RunWriter) -> None:
             assert self._common is not None
-            room = self._common.gradients[len(self._steps)]
-            room.copy_(step.gradients)
-            waiting = step._replace(gradients=room)
             if self._file is None:
-                self._file = WaitingFile(writer.folder, self._common.kind)
-            self._steps.append(waiting)
-            self._file.append(waiting)
+                self._file = WaitingFile(writer.folder, self._common.kind, _MOST_STEPS)
+            self._file.append(step, gradients)
 
         now = time.perf_counter()
-        if not self._steps:
+        if self.is_empty:
             self._since = now
         if not self._recorder.attempt(append):
             self._leave_the_file()
             return False
-        if len(self._steps) >= _MOST_STEPS or now - self._since > _MOST_SECONDS:
+        if self._number >= _MOST_STEPS or now - self._since > _MOST_SECONDS:
             self.settle()
         return True
 
@@ -256,7 +254,6 @@ def _waiting(step: OpenStep, snapshot: Snapshot, elapsed: float) -> WaitingStep:
         list(snapshot.deviations.values()),
         _known(step.self_check),
         step.seconds,
-        snapshot.gradients,
     )
 
 

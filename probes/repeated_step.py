@@ -65,7 +65,6 @@ class RepeatedStep(NamedTuple):
             (),
             self.self_check,
             0.0,
-            self.gradients,
         )
 
     def to_open_step(self) -> OpenStep:

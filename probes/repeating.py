@@ -97,6 +97,8 @@ class Repeating:
             return
         if not all(type(loss) is Tensor and loss.is_cpu for loss in losses.values()):
             return
+        if one.points or any(len(term.seeds) != 1 for term in one.terms):
+            return
         self._pattern = _Pattern(
             threading.get_ident(),
             part,

@@ -178,7 +178,8 @@ class Stepping:
         if repeated is not None and repeated.is_over_with(optimizer):
             thread.repeated = None
             self.registry.parts.stepped(optimizer)
-            if self.backlog.add(repeated.waiting(optimizer, self.recorder.elapsed)):
+            waiting = repeated.waiting(optimizer, self.recorder.elapsed)
+            if self.backlog.add(waiting, repeated.gradients):
                 self.last_recorded = repeated.number
             return
         thread.inside = None

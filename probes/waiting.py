@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..diagnostics.layout import ParameterLayout, ParameterSlot
@@ -108,7 +109,6 @@ class WaitingStep(NamedTuple):
         deviations: of the scattered terms over their points.
         self_check: how far the weighted gradients are from `.grad`; NaN: unchecked.
         seconds: spent on it before it waited.
-        gradients: (terms, params), unweighted.
     """
 
     stamp: Stamp
@@ -119,52 +119,68 @@ class WaitingStep(NamedTuple):
     deviations: Sequence[float]
     self_check: float
     seconds: float
-    gradients: Tensor
 
 
 class WaitingFile:
-    """The file that steps of one kind are appended to.
+    """The file that steps of one kind are appended to, and its slots in memory.
 
     Args:
         folder: of the run.
         kind: of the steps.
+        most: how many wait at once.
+
+    Attributes:
+        steps: that wait.
+        gradients: of all slots, those of the steps that wait before the others.
 
     Raises:
         StoreError: it cannot be written.
     """
 
-    def __init__(self, folder: Path, kind: Kind) -> None:
-        self.kind = kind
+    gradients: Float[Tensor, "most terms params"]
+
+    def __init__(self, folder: Path, kind: Kind, most: int) -> None:
         self._folder = folder
         self._numbers = kind.numbers
+        start, stop = kind.numbers.size, kind.numbers.size + kind.gradient_bytes
+        slots = np.empty((most, stop + _NUMBER.size), dtype=np.uint8)
+        entries = torch.from_numpy(slots)[:, start:stop].view(kind.dtype)
+        self.gradients = entries.unflatten(1, (len(kind.terms), -1))
+        self.steps: list[WaitingStep] = []
+        self._slots = [memoryview(slot.data) for slot in slots]
         header = kind.to_json()
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
             self._file = os.open(folder / WAITING, flags, 0o666)
-            self._write([_MAGIC, _LENGTH.pack(len(header)), header])
-            self._begin = self._place = os.lseek(self._file, 0, os.SEEK_CUR)
+            self._write(_MAGIC + _LENGTH.pack(len(header)) + header)
+            self._begin = os.lseek(self._file, 0, os.SEEK_CUR)
         except OSError as error:
             raise explained(error, folder) from error
 
-    def append(self, step: WaitingStep) -> None:
-        """Appends a step, which is then in the run.
+    def append(self, step: WaitingStep, gradients: Float[Tensor, "terms params"]) -> None:
+        """Appends a step and its unweighted gradients, which is then in the run.
 
         Raises:
             StoreError: it cannot be written.
         """
         at = step.stamp
         evaluations = _NOT_COUNTED if at.evaluations is None else at.evaluations
-        start = self._numbers.pack(
-            at.step, at.time, at.elapsed, evaluations, step.loss, step.learning_rate,
+        place = len(self.steps)
+        slot = self._slots[place]
+        self._numbers.pack_into(
+            slot, 0, at.step, at.time, at.elapsed, evaluations, step.loss, step.learning_rate,
             step.self_check, step.seconds, *step.losses, *step.weights, *step.deviations,
         )  # fmt: skip
-        slot = [start, _bytes_of(step.gradients), _NUMBER.pack(at.step)]
+        self.gradients[place].copy_(gradients)
+        _NUMBER.pack_into(slot, len(slot) - _NUMBER.size, at.step)
+        self.steps.append(step)  # before it is written: Ctrl-C may come in between
         try:
-            os.lseek(self._file, self._place, os.SEEK_SET)  # a slot that was torn took it
+            # Where it is even if the one before was torn.
+            os.lseek(self._file, self._begin + place * len(slot), os.SEEK_SET)
             self._write(slot)
         except OSError as error:
+            del self.steps[place:]
             raise explained(error, self._folder) from error
-        self._place += sum(map(len, slot))
 
     def clear(self) -> None:
         """Lets further steps take the places of those that are in the database now.
@@ -172,10 +188,9 @@ class WaitingFile:
         To grow a file takes longer than to write into it, so that it keeps its length; a number
         that no step has says that nothing waits.
         """
+        self.steps = []
         os.lseek(self._file, self._begin, os.SEEK_SET)
-        self._write([_NUMBER.pack(_NO_STEP)])
-        os.lseek(self._file, self._begin, os.SEEK_SET)
-        self._place = self._begin
+        self._write(_NUMBER.pack(_NO_STEP))
 
     def close(self) -> None:
         """Closes the file and removes it, where nothing waits in it any more."""
@@ -183,14 +198,10 @@ class WaitingFile:
         with contextlib.suppress(OSError):  # what is in the database already does no harm
             (self._folder / WAITING).unlink()
 
-    def _write(self, pieces: Sequence[Any]) -> None:
-        wanted = sum(map(len, pieces))
-        written = os.writev(self._file, pieces) if hasattr(os, "writev") else 0
-        if written < wanted:
-            # Windows, or a full disk, which the next call will tell.
-            rest = memoryview(b"".join(pieces))[written:]
-            while len(rest):
-                rest = rest[os.write(self._file, rest) :]
+    def _write(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while len(rest):  # a full disk takes a part of it, and the next call tells
+            rest = rest[os.write(self._file, rest) :]
 
 
 def read_waiting(folder: Path) -> tuple[Kind, Stretch] | None:
@@ -223,21 +234,21 @@ def read_waiting(folder: Path) -> tuple[Kind, Stretch] | None:
             f"Run {folder} cannot be completed: its {WAITING} is damaged; restore it from a copy, "
             "or delete it to go without the last steps."
         ) from error
-    steps = _steps_in(memoryview(data)[begin + length :], kind)
+    steps, gradients = _steps_in(memoryview(data)[begin + length :], kind)
     if not steps:
         return None
-    return kind, stretch_of(kind, steps, torch.stack([step.gradients for step in steps]))
+    return kind, stretch_of(kind, steps, torch.stack(gradients))
 
 
 def stretch_of(kind: Kind, steps: Sequence[WaitingStep], gradients: Tensor) -> Stretch:
-    """Returns steps of one kind side by side; their gradients are (steps, terms, params)."""
+    """Returns steps of one kind side by side, whose gradients are the first (terms, params)."""
     return Stretch(
         kind.part,
         [step.stamp for step in steps],
         kind.layout,
         kind.terms,
         kind.scattered,
-        gradients,
+        gradients[: len(steps)],
         np.array([step.losses for step in steps]),
         np.array([step.weights for step in steps]),
         np.array([step.loss for step in steps]),
@@ -248,11 +259,13 @@ def stretch_of(kind: Kind, steps: Sequence[WaitingStep], gradients: Tensor) -> S
     )
 
 
-def _steps_in(data: memoryview, kind: Kind) -> list[WaitingStep]:
+def _steps_in(data: memoryview, kind: Kind) -> tuple[list[WaitingStep], list[Tensor]]:
+    """Returns the steps in the slots of a file, and the gradients of each."""
     numbers, size = kind.numbers, kind.gradient_bytes
     length = numbers.size + size + _NUMBER.size
     terms = len(kind.terms)
     steps: list[WaitingStep] = []
+    gradients: list[Tensor] = []
     for first in range(0, len(data) - length + 1, length):
         number, time, elapsed, evaluations, *others = numbers.unpack_from(data, first)
         loss, rate, check, seconds, *values = others
@@ -261,7 +274,7 @@ def _steps_in(data: memoryview, kind: Kind) -> list[WaitingStep]:
         if steps and number <= steps[-1].stamp.step:
             break  # of the stretch before
         entries = bytearray(data[first + numbers.size : first + numbers.size + size])
-        gradients = torch.frombuffer(entries, dtype=kind.dtype).reshape(terms, -1)
+        gradients.append(torch.frombuffer(entries, dtype=kind.dtype).reshape(terms, -1))
         counted = None if evaluations == _NOT_COUNTED else evaluations
         stamp = Stamp(number, time, elapsed, counted)
         losses, weights, deviations = (
@@ -270,11 +283,6 @@ def _steps_in(data: memoryview, kind: Kind) -> list[WaitingStep]:
             values[2 * terms :],
         )
         steps.append(
-            WaitingStep(stamp, losses, weights, loss, rate, deviations, check, seconds, gradients)
+            WaitingStep(stamp, losses, weights, loss, rate, deviations, check, seconds)
         )
-    return steps
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    # numpy has no bfloat16, and a memoryview of it would not be bytes.
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return steps, gradients

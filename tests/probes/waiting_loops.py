@@ -15,6 +15,8 @@ from gradpath.probes.instruments.base import Instrument
 from gradpath.probes.schedules import Schedule, every
 from tests.probes.loops import boundary_of, network, points, residual_of, seeded
 
+EACH = every(1)
+
 WATCHING: list[Instrument | str] = ["light", GradientHistograms()]
 
 
@@ -23,12 +25,12 @@ class Training:
 
     dtype = torch.float32
 
-    def __init__(self, folder: Path, schedule: Schedule | None = None, **arguments: object) -> None:
+    def __init__(self, folder: Path, schedule: Schedule | None = EACH, **arguments: object) -> None:
         seeded()
         self.net = network(dtype=self.dtype)
         self.optimizer = torch.optim.Adam(self.net.parameters(), 1e-3)
         given = {"instruments": ["light", GradientHistograms()], "strict": True} | arguments
-        self.probe = Probe(self.net, folder, schedule=schedule or every(1), **given)  # type: ignore[arg-type]
+        self.probe = Probe(self.net, folder, schedule=schedule, **given)  # type: ignore[arg-type]
 
     def terms(self) -> dict[str, Tensor]:
         return {
