@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from .errors import GraphError, NotTwiceDifferentiableError
 
@@ -18,16 +17,20 @@ def explain(error: Exception) -> GraphError | None:
     return None
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+class translated:  # noqa: N801
     """Raises PyTorch's errors about a graph as ours, others as they are."""
-    try:
-        yield
-    except RuntimeError as error:
-        ours = explain(error)
-        if ours is None:
-            raise
-        raise ours from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, RuntimeError) and (ours := explain(error)) is not None:
+            raise ours from error
 
 
 BY_DIFFERENCES = "or ask for finite differences: Hessian.by_differences(...)"

@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, _engine_run_backward
 from torch.nn import Module
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .compiled_graph import SavedByCompiledCode
 from .errors import NotTwiceDifferentiableError
 from .graph_errors import BY_DIFFERENCES, translated
 from .hooks import (
-    account_for,
     all_is_quiet,
     is_ours,
     ours,
+    pre_hooks_of_all_modules,
     quiet,
     unwatched_modules,
     walk_below,
@@ -169,7 +168,7 @@ def differentiate_scalars(
     state = torch.default_generator.get_state()
     last = len(losses) - 1
     try:
-        with ours(), _buffers_kept(), translated():
+        with ours(), _BuffersKept(), translated():
             return [
                 _engine_run_backward(
                     (loss,), (seed,), index != last, False, inputs, True, accumulate_grad=False
@@ -257,7 +256,7 @@ def unnoticed_evaluation() -> Iterator[None]:
     Buffers of the modules that it calls stay as they are, and hooks on all modules of the process
     do not run; those on the modules themselves do, for they may be part of what is computed.
     """
-    with ordinary_modes(), unwatched_modules(), _buffers_kept():
+    with ordinary_modes(), unwatched_modules(), _BuffersKept():
         yield
 
 
@@ -268,7 +267,7 @@ def _unnoticed(
     """Keeps the engine's runs inside from everything of the user's and under none of its modes."""
     ends = (*outputs, *inputs)
     gpus = {end.device.index for end in ends if isinstance(end, Tensor) and end.is_cuda}
-    with quiet(outputs, inputs), _buffers_kept(), _random_numbers_kept(gpus), ordinary_modes():
+    with quiet(outputs, inputs), _BuffersKept(), _random_numbers_kept(gpus), ordinary_modes():
         if torch.is_anomaly_enabled():
             # It raises where a measurement is to say that a product was not finite.
             with torch.autograd.set_detect_anomaly(False):
@@ -292,30 +291,28 @@ def _random_numbers_kept(gpus: Collection[int]) -> Iterator[None]:
         torch.default_generator.set_state(state)
 
 
-@contextmanager
-def _buffers_kept() -> Iterator[None]:
+class _BuffersKept:
     """Lets modules that run inside write to copies of their buffers.
 
     Batch norm would count its batch each time that a loss is computed again; a part of it under
     non-reentrant checkpointing is, at every backward pass.
     """
-    kept: dict[tuple[Module, str], Tensor] = {}
 
-    def copy_buffers(module: Module, _: Any) -> None:
+    def __enter__(self) -> None:
+        self._kept: dict[tuple[Module, str], Tensor] = {}
+        pre_hooks_of_all_modules()[self] = self._copy_buffers
+
+    def __exit__(self, *_: object) -> None:
+        del pre_hooks_of_all_modules()[self]
+        for (module, name), buffer in self._kept.items():
+            module._buffers[name] = buffer
+
+    def _copy_buffers(self, module: Module, _: Any) -> None:
         if is_ours():
             for name, buffer in module._buffers.items():
-                if buffer is not None and (module, name) not in kept:
-                    kept[module, name] = buffer
+                if buffer is not None and (module, name) not in self._kept:
+                    self._kept[module, name] = buffer
                     module._buffers[name] = buffer.clone()
-
-    handle = register_module_forward_pre_hook(copy_buffers)
-    account_for(handle)
-    try:
-        yield
-    finally:
-        handle.remove()
-        for (module, name), buffer in kept.items():
-            module._buffers[name] = buffer
 
 
 # The node of a derivative of a norm that has been differentiated, on CPU, cuDNN and others.

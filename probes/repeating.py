@@ -130,7 +130,7 @@ class Repeating:
             return None
         part, stepping = pattern.part, self._stepping
         found = differentiate_scalars([*losses.values()], pattern.seeds, pattern.parameters)
-        rows = part.layout.flatten_rows(found)
+        rows = part.layout.flatten_gradients(found)
         total = pattern.factors @ rows
         fill(pattern.parameters, total)
         with guard:
