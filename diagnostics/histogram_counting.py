@@ -19,8 +19,8 @@ from scipy.sparse import csc_array
 from torch import Tensor
 
 from .errors import ArgumentError
-from .histogram_bins import Bins, Bits, Codes, Counts, FloatFormat, combine
-from .histogram_places import MIDDLE, CountedPlaces, PlaceCounter, bins_of_places
+from .histogram_bins import PER_OCTAVE, Bins, Bits, Codes, Counts, FloatFormat, combine
+from .histogram_places import MIDDLE, PLACES, CountedPlaces, bins_of_places, places_of_codes
 
 _FORMATS = {
     torch.float16: FloatFormat(np.uint16, exponent_bits=5, mantissa_bits=10),
@@ -75,7 +75,7 @@ def count_cells(
     rows_at_once = max(1, min(_CELLS // len(widths), _CHUNK // matrix.shape[1], len(bits)))
     columns = [0, *accumulate(widths)]
     counters = [
-        (first, PlaceCounter(form, rows_at_once, widths[first : first + _CELLS]))
+        (first, _PlaceCounter(form, rows_at_once, widths[first : first + _CELLS]))
         for first in range(0, len(widths), _CELLS)
     ]
     counted = []
@@ -100,7 +100,7 @@ def count_places(
     number, rows, columns = matrices.shape
     at_once = max(1, min(_CELLS // (rows * len(widths)), _CHUNK // (rows * columns), number))
     bits = _bits_of(matrices.detach().resolve_neg().cpu(), form)
-    counter = PlaceCounter(form, at_once * rows, widths)
+    counter = _PlaceCounter(form, at_once * rows, widths)
     for first in range(0, number, at_once):
         block = bits[first : first + at_once]
         yield counter.count(block.reshape(-1, columns)), len(block)
@@ -191,6 +191,55 @@ class _Counter:
         self._matrix.indptr[1] = len(bits)  # the rest of the column is left out
         counts: Codes = self._matrix.dot(np.ones(1, dtype=np.int32))
         return counts
+
+
+class _PlaceCounter:
+    """Counts the cells of matrices of one width, row by row.
+
+    Their places are counted as `_Counter` counts codes.
+
+    Args:
+        form: of their entries.
+        rows: the most that a matrix has.
+        widths: how many columns each cell of a row has.
+    """
+
+    def __init__(self, form: FloatFormat, rows: int, widths: Sequence[int]) -> None:
+        self._form = form
+        self._cells = len(widths)
+        cells, size = rows * len(widths), rows * sum(widths)
+        first = np.arange(0, cells * PLACES, PLACES, dtype=np.int32).reshape(rows, -1)
+        self._first_places = np.repeat(first, widths, axis=1)
+        ones, places = (np.ones(size, dtype=np.int32) for _ in range(2))
+        limits = np.array([0, size], dtype=np.int32)
+        self._matrix = csc_array((ones, places, limits), shape=(cells * PLACES, 1))
+
+    def count(self, bits: Bits) -> CountedPlaces:
+        """Returns the counts of a matrix, given by the bits of its entries."""
+        form, rows = self._form, len(bits)
+        codes = form.codes(bits)
+        direct = form.direct_magnitudes
+        magnitudes = codes & (form.number_of_codes // 2 - 1)  # without the sign
+        tops = magnitudes.max(axis=1).tolist()
+        if max(tops) >= direct.stop:  # infinities, say
+            tops = np.where(magnitudes < direct.stop, magnitudes, 0).max(axis=1).tolist()
+        lowest = [max(direct.start, (top // PER_OCTAVE + 1) * PER_OCTAVE - MIDDLE) for top in tops]
+        matrix = self._matrix
+        places = matrix.indices[: bits.size].reshape(bits.shape)
+        for row, low in enumerate(lowest):
+            # "wrap" has nothing to wrap; "raise" would make a copy first.
+            places_of_codes(form, low).take(codes[row], out=places[row], mode="wrap")
+        places += self._first_places[:rows]
+        matrix.indptr[1] = bits.size  # the rest of the column is left out
+        cells = rows * self._cells
+        counts = matrix.dot(np.ones(1, dtype=np.int32))[: cells * PLACES].reshape(cells, PLACES)
+        first_bin = int(form.bins[direct.start]) - direct.start - 1
+        nearest = np.repeat(np.array(lowest, dtype=np.int32) + np.int32(first_bin), self._cells)
+        in_the_middle = int(counts[:, MIDDLE].sum())
+        has_others = in_the_middle > 0 and in_the_middle != bits.size - np.count_nonzero(
+            bits << form.bits(1)  # without the sign, which -0.0 has
+        )
+        return CountedPlaces(counts, nearest, has_others)
 
 
 def _bits_of(tensor: Tensor, form: FloatFormat) -> Bits:

@@ -33,13 +33,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .errors import ArgumentError
 from .histogram_bins import Bins, Counts
-from .histogram_counting import count_cells, count_places
 from .histogram_places import MIDDLE, CountedPlaces, bins_of_places
 
 _START = b"GT\x01"
@@ -47,36 +44,8 @@ _START_OF_PLACES = b"GT\x02"
 _HEAD_OF_PLACES = struct.Struct("<HH")
 _LARGE_GAP, _LARGE_COUNT, _ESCAPE = 2, 16, 255
 
-# Cells and entries of a step up to which all its places fit into the cache.
-_MOST_AT_ONCE, _MOST_ENTRIES = 64, 1 << 18
 
-
-def tables_of_steps(
-    gradients: Float[Tensor, "steps terms params"], widths: Sequence[int]
-) -> list[bytes]:
-    """Returns the histograms of the gradients of some steps as bytes, a table each.
-
-    Args:
-        gradients: side by side.
-        widths: how many parameters each layer has.
-
-    Raises:
-        ArgumentError: they are no dense tensor of a dtype whose bits are known here.
-    """
-    size = gradients.shape[1] * len(widths)
-    if size > _MOST_AT_ONCE or gradients[:1].numel() > _MOST_ENTRIES:
-        return encode_tables(count_cells(gradients.flatten(0, 1), widths), size)
-    tables: list[bytes] = []
-    for counted, number in count_places(gradients, widths):
-        if counted.has_others:
-            some = gradients[len(tables) : len(tables) + number]
-            tables += encode_tables(count_cells(some.flatten(0, 1), widths), size)
-        else:
-            tables += _tables_of_places(counted, number)
-    return tables
-
-
-def _tables_of_places(counted: CountedPlaces, number: int) -> list[bytes]:
+def encode_places(counted: CountedPlaces, number: int) -> list[bytes]:
     """Returns counted places, none of which is shared by different bins, as so many tables."""
     size = len(counted.counts) // number
     is_occupied = counted.counts != 0

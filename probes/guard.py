@@ -32,23 +32,27 @@ class Guard:
         self._begun: list[float] = []  # when, of the blocks that the thread is in whose turn it is
 
     @property
-    def is_idle(self) -> bool:
-        """Whether the next backward pass and what comes of it need not be told."""
-        return self._stepping.is_idle
-
-    def passed_idly(self) -> None:
-        """Counts a backward pass at which nothing is due; what little is done cannot fail."""
-        self._stepping.passed_idly()
-
-    @property
     def has_open_step(self) -> bool:
         """Whether a step without a closure need be told before it is taken."""
         return self._stepping.thread.has_open_step
 
-    def after_step(self, optimizer: Optimizer) -> None:
-        """Counts a step; told with care only where there is more to do."""
-        if not self._stepping.stepped_idly(optimizer):
-            self.step_taken(optimizer)
+    def after_step(self, optimizer: Optimizer) -> bool:
+        """Counts a step; returns whether nothing is due at the next one."""
+        stepping = self._stepping
+        if not stepping.is_busy and stepping.stepped_idly(optimizer):
+            return True
+        self.step_taken(optimizer)
+        return False
+
+    def after_idle_step(self, optimizer: Optimizer, has_passed: bool) -> bool:
+        """The same, after whatever backward passes; what little is done cannot fail."""
+        stepping = self._stepping
+        if has_passed and stepping.is_attached:
+            stepping.registry.parts.new_pass()
+        if stepping.stepped_idly(optimizer):
+            return True
+        self.step_taken(optimizer)
+        return False
 
     def __enter__(self) -> None:
         """Begins a block whose errors are kept from the training, unless the probe is strict."""

@@ -9,6 +9,9 @@ every step. Calls of `torch.autograd.grad` are looked at only to find TorchJD, w
 Jacobians with it, and to tell a user whose loop has no `backward()` at all: after the first
 backward pass, and without TorchJD, it is the original again, for residuals call it all the time.
 
+At most steps of most trainings nothing is due, and all observers sleep: until the optimizer has
+stepped, they need not be told of backward passes in its thread.
+
 When the last observer has gone, the originals stand where they stood.
 """
 
@@ -19,9 +22,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from threading import get_ident
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,57 +38,7 @@ from torch.optim.optimizer import (
 
 from ..diagnostics.hooks import account_for, follow_retain_grad, is_ours
 from . import autojac
-
-Root = Tensor | GradientEdge
-
-
-@dataclass
-class BackwardCall:
-    """One backward pass of the user's, before and after it runs."""
-
-    roots: tuple[Root, ...]
-    gradients: tuple[Tensor | None, ...]  # one a root
-    inputs: tuple[Root, ...] | None = None  # what alone gets a gradient; None: all leaves
-    through: str = "backward"  # or "autojac", whose result is no sum of the roots' gradients
-    keeps_graph: bool = False  # set by an observer that needs the graph afterwards
-
-
-class Observer(Protocol):
-    """Who is told; what it raises goes to the user, so it raises nothing of its own."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether the next backward pass and what comes of it need not be told."""
-        ...
-
-    def passed_idly(self) -> None:
-        """A backward pass is about to run, of which no more will be told."""
-
-    @property
-    def has_open_step(self) -> bool:
-        """Whether a step without a closure need be told before it is taken."""
-        ...
-
-    def before_backward(self, call: BackwardCall) -> None:
-        """A backward pass is about to run; its graph is alive."""
-
-    def after_backward(self, call: BackwardCall) -> None:
-        """It has run."""
-
-    def before_step(self, optimizer: Optimizer) -> None:
-        """An optimizer is about to step."""
-
-    def after_step(self, optimizer: Optimizer) -> None:
-        """It has stepped."""
-
-    def closure_called(self, optimizer: Optimizer) -> None:
-        """An optimizer, inside its step, is about to evaluate the loss."""
-
-    def parameters_added(self, optimizer: Optimizer) -> None:
-        """An optimizer was made, or got a group of parameters."""
-
-    def gradient_taken(self) -> None:
-        """`torch.autograd.grad` was called for leaves, outside of any backward pass."""
+from .observer import BackwardCall, Observer
 
 
 class _Thread(threading.local):
@@ -97,6 +50,8 @@ class _Thread(threading.local):
 _OPTIMIZER_FILE = sys.modules[Optimizer.__module__].__file__
 
 _observers: tuple[Observer, ...] = ()
+_asleep: int | None = None  # the thread in which all observers sleep
+_has_passed = False  # whether there was a backward pass since they fell asleep
 _lock = threading.RLock()
 _thread = _Thread()
 _undo: list[Callable[[], None]] = []
@@ -110,6 +65,7 @@ def observe(observer: Observer) -> None:
         if not _observers:
             _install()
         _observers = (*_observers, observer)
+        wake()
         _look_at_grad()
 
 
@@ -118,10 +74,17 @@ def release(observer: Observer) -> None:
     global _observers
     with _lock:
         _observers = tuple(other for other in _observers if other is not observer)
+        wake()
         if not _observers:
             _look_no_more_at_grad()
             while _undo:
                 _undo.pop()()
+
+
+def wake() -> None:
+    """Observers are told of everything again: something may be due that was not."""
+    global _asleep
+    _asleep = None
 
 
 @contextmanager
@@ -200,11 +163,10 @@ def _observed_backward(original: Callable[..., None]) -> Callable[..., None]:
         grad_variables: Any = None,
         inputs: Any = None,
     ) -> None:
-        given = (grad_tensors, retain_graph, create_graph, grad_variables, inputs)
-        if not _observers or _is_nested():
-            return original(tensors, *given)
-        if _all_are_idle():
-            return _unseen(original, tensors, *given)
+        if _sleeps() or not _observers or _is_nested():
+            return original(
+                tensors, grad_tensors, retain_graph, create_graph, grad_variables, inputs
+            )
         roots = _as_tuple(tensors)
         assert roots is not None
         gradients = _as_tuple(grad_variables if grad_tensors is None else grad_tensors)
@@ -234,10 +196,8 @@ def _observed_method(original: Callable[..., None]) -> Callable[..., None]:
         create_graph: bool = False,
         inputs: Any = None,
     ) -> None:
-        if not _observers or _is_nested():
+        if _sleeps() or not _observers or _is_nested():
             return original(self, gradient, retain_graph, create_graph, inputs)
-        if _all_are_idle():
-            return _unseen(original, self, gradient, retain_graph, create_graph, inputs)
         call = BackwardCall((self,), (gradient,), _as_tuple(_values(inputs)))
         inputs = inputs if inputs is None or isinstance(inputs, dict) else call.inputs
         with _observed(call):
@@ -259,27 +219,20 @@ def backward_is_seen() -> None:
         _look_no_more_at_grad()
 
 
-def _all_are_idle() -> bool:
-    if _let_go_of_grad is not None:
-        backward_is_seen()
-    return all(observer.is_idle for observer in _observers)
-
-
-def _unseen(original: Callable[..., None], *args: Any) -> None:
-    """Runs a backward pass at which nothing is due; most are."""
-    for observer in _observers:
-        observer.passed_idly()
-    _thread.inside = True
-    try:
-        original(*args)
-    finally:
-        _thread.inside = False
+def _sleeps() -> bool:
+    """Whether a backward pass that begins in this thread is nobody's business; most are."""
+    global _has_passed
+    if _asleep != get_ident():
+        return False
+    _has_passed = True
+    return True
 
 
 @contextmanager
 def _observed(call: BackwardCall) -> Iterator[None]:
     """Tells all observers before and, unless it fails, after a backward pass."""
     observers = _observers
+    backward_is_seen()
     _thread.inside = True
     try:
         for observer in observers:
@@ -318,13 +271,14 @@ def _observed_add_param_group(original: Callable[..., None]) -> Callable[..., No
     @functools.wraps(original)
     def add_param_group(self: Optimizer, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
+        wake()
         _tell("parameters_added", self)
 
     return add_param_group
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-    if not _observers:
+    if not _observers or (_asleep == get_ident() and len(args) == 1 and not kwargs):
         return None
     if _let_go_of_grad is None and autojac.PACKAGE in sys.modules:
         _look_at_grad()
@@ -334,6 +288,7 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any
             if observer.has_open_step:
                 observer.before_step(optimizer)
         return None
+    wake()
     _tell("before_step", optimizer)
 
     @functools.wraps(closure)
@@ -347,10 +302,18 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    global _asleep, _has_passed
+    me = get_ident()
+    if _asleep == me:
+        has_passed, _has_passed = _has_passed, False
+        sleep = [observer.after_idle_step(optimizer, has_passed) for observer in _observers]
+    else:
+        _has_passed = False
+        sleep = [observer.after_step(optimizer) for observer in _observers]
     if _let_go_of_grad is not None:
         _thread.autojac = None
-    for observer in _observers:
-        observer.after_step(optimizer)
+        sleep.append(False)
+    _asleep = me if all(sleep) else None
 
 
 def _tell(event: str, *args: Any) -> None:

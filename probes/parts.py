@@ -84,7 +84,7 @@ class Part:
 
     def is_moved_by(self, optimizer: Optimizer) -> bool:
         """Whether the optimizer is one of those that move it."""
-        return any(ref() is optimizer for ref in self._optimizers)
+        return optimizer in [ref() for ref in self._optimizers]
 
     def count_step(self) -> None:
         """Counts a step, once between two backward passes."""

@@ -19,8 +19,8 @@ from ..diagnostics.operators import SymmetricOperator
 from ..diagnostics.recording import ForwardRecording
 from ..diagnostics.term_groups import numbered
 from ..diagnostics.terms import Term, Terms, as_terms, find_terms
-from .interception import BackwardCall
 from .models import Scalers
+from .observer import BackwardCall
 from .snapshot import Pass
 
 Given = Mapping[str, Any]

@@ -278,6 +278,7 @@ class Probe:
 
     def _observe(self) -> Guard:
         """Begins to be told of steps, until `detach` or the end of the process."""
+        interception.wake()
         if self._observer is None:
             self._observer = Guard(self._stepping, self._recorder, self._strict)
             interception.observe(self._observer)

@@ -30,8 +30,9 @@ from .closing import changes_of, close_step, note_step_inside_of_a_pass
 from .fixed_batch import FixedBatch
 from .forward import ForwardPasses
 from .instruments.base import Instrument
-from .interception import BackwardCall, is_inside_a_pass, is_inside_a_step
+from .interception import is_inside_a_pass, is_inside_a_step
 from .models import Optimizers, Scalers, leaves_below, owned
+from .observer import BackwardCall
 from .open_step import OpenStep, gradients_are_gone, overhead_of, version_of
 from .parts import Part
 from .passes import pass_of_call, pass_of_losses
@@ -80,23 +81,14 @@ class Stepping:
     # What the training loop does.
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing is under way in this thread, and nothing due before the next step."""
-        return not self.is_busy and self.agenda.is_empty(ahead=0)
-
-    @property
     def is_busy(self) -> bool:
         """Whether something is under way, in this thread or in the backlog."""
-        return self.thread.is_busy or not self.backlog.is_empty
-
-    def passed_idly(self) -> None:
-        """Counts a backward pass at which nothing is due."""
-        if self.is_attached:
-            self.registry.parts.new_pass()
+        is_open = self.thread.is_busy or not self.backlog.is_empty
+        return is_open or self.forward.is_recording
 
     def stepped_idly(self, optimizer: Optimizer) -> bool:
-        """Counts a step and returns True, where there is no more to do, at the next one neither."""
-        if self.is_busy or self.forward.is_recording or not self.agenda.is_empty(ahead=1):
+        """Counts a step and returns True, if it is known that nothing is due at the next one."""
+        if not self.agenda.is_empty(ahead=1):
             return False
         self.registry.parts.stepped(optimizer)
         return True

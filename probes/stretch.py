@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..diagnostics.histogram_tables import tables_of_steps
+from ..diagnostics.histograms_of_steps import tables_of_steps
 from ..diagnostics.layout import ParameterLayout
 from ..diagnostics.statistics import GradientStatistics, statistics_of_steps
 from .records import Stamp

@@ -44,9 +44,9 @@ class TrainingThread(threading.local):
     @property
     def is_busy(self) -> bool:
         """Whether a step is open or running, or losses were named for the next backward pass."""
-        return bool(
-            self._open or self.repeated is not None or self.watched or self.measured
-        ) or (self.inside is not None)
+        return bool(self._open or self.repeated is not None or self.watched or self.measured) or (
+            self.inside is not None
+        )
 
     @property
     def is_trial(self) -> bool:

@@ -282,7 +282,5 @@ def _steps_in(data: memoryview, kind: Kind) -> tuple[list[WaitingStep], list[Ten
             values[terms : 2 * terms],
             values[2 * terms :],
         )
-        steps.append(
-            WaitingStep(stamp, losses, weights, loss, rate, deviations, check, seconds)
-        )
+        steps.append(WaitingStep(stamp, losses, weights, loss, rate, deviations, check, seconds))
     return steps, gradients
