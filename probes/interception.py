@@ -304,16 +304,18 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     global _asleep, _has_passed
     me = get_ident()
+    may_sleep = _let_go_of_grad is None
     if _asleep == me:
         has_passed, _has_passed = _has_passed, False
-        sleep = [observer.after_idle_step(optimizer, has_passed) for observer in _observers]
+        for observer in _observers:
+            may_sleep &= observer.after_idle_step(optimizer, has_passed)
     else:
         _has_passed = False
-        sleep = [observer.after_step(optimizer) for observer in _observers]
+        for observer in _observers:
+            may_sleep &= observer.after_step(optimizer)
     if _let_go_of_grad is not None:
         _thread.autojac = None
-        sleep.append(False)
-    _asleep = me if all(sleep) else None
+    _asleep = me if may_sleep else None
 
 
 def _tell(event: str, *args: Any) -> None:
