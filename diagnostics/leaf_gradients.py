@@ -41,11 +41,12 @@ def accumulate(layout: ParameterLayout, gradient: Float[Tensor, " params"]) -> b
 def fill(parameters: Sequence[Tensor], gradient: Float[Tensor, " params"]) -> None:
     """Gives each parameter, which has none, its piece of a flat gradient as `.grad`.
 
-    Only where `accumulate` would find that nobody listens.
+    Only where `accumulate` would find that nobody listens. The gradients share the vector's memory,
+    which is nobody else's, and are no views of it to autograd, which refuses some operations then.
     """
     pieces = _unflatten_dense_tensors(gradient, parameters)
     for parameter, piece in zip(parameters, pieces, strict=True):
-        parameter.grad = piece.clone()
+        parameter.grad = piece.data
 
 
 @torch.no_grad()

@@ -83,10 +83,15 @@ class FamiliarGraphs:
 
     def survey(self, ends: Sequence[Tensor | GradientEdge]) -> Survey:
         """Returns what there is at and below the ends of a graph; tensors have a `grad_fn`."""
-        nodes = [end.grad_fn if isinstance(end, Tensor) else end.node for end in ends]
-        numbers = [node._sequence_nr() for node in nodes]
+        numbers: list[int] = []
+        kinds: list[type] = []
+        for end in ends:
+            node: Any = end.grad_fn if isinstance(end, Tensor) else end.node
+            numbers.append(node._sequence_nr())
+            kinds.append(type(node))
+            kinds += [type(child) for child, _ in node.next_functions]
         last = max(numbers, default=0)
-        signature = (last - self._last, *(last - number for number in numbers), *map(_start, nodes))
+        signature = (last - self._last, [last - number for number in numbers], kinds)
         is_familiar = signature == self._signature
         self._last, self._signature = last, signature
         self._times += 1
@@ -97,10 +102,6 @@ class FamiliarGraphs:
         ):
             self._survey, self._times = Survey.of(ends), 0
         return self._survey
-
-
-def _start(node: Any) -> tuple[type, ...]:
-    return (type(node), *(type(child) for child, _ in node.next_functions))
 
 
 def _told_by(node: Any) -> NotTwiceDifferentiableError:

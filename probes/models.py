@@ -212,11 +212,13 @@ def signature(models: Mapping[str, nn.Module]) -> tuple[tuple[int, bool], ...]:
     found: list[tuple[int, bool]] = []
     while waiting:
         module = waiting.pop()
-        if module not in seen:
-            seen.add(module)
-            waiting += [child for child in module._modules.values() if child is not None]
-            own = [parameter for parameter in module._parameters.values() if parameter is not None]
-            found += [(id(parameter), parameter.requires_grad) for parameter in own]
+        if module in seen:
+            continue
+        seen.add(module)
+        if children := module._modules:
+            waiting += [child for child in children.values() if child is not None]
+        if own := module._parameters:
+            found += [(id(each), each.requires_grad) for each in own.values() if each is not None]
     return tuple(found)
 
 

@@ -62,6 +62,17 @@ class _Pattern:
             self.weights, self.factors = weights, self.factors.new_tensor(weights)
         return True
 
+    def is_of(self, losses: Mapping[str, Tensor]) -> bool:
+        """Whether losses are terms of this pattern, with graphs."""
+        if tuple(losses) != self.names:
+            return False
+        for loss, seed in zip(losses.values(), self.seeds, strict=True):
+            if type(loss) is not Tensor or loss.shape != seed.shape or loss.dtype != seed.dtype:
+                return False
+            if loss.grad_fn is None or not loss.is_cpu:
+                return False
+        return True
+
 
 class Repeating:
     """Knows the pattern that steps repeat.
@@ -103,7 +114,7 @@ class Repeating:
             threading.get_ident(),
             part,
             layout.parameters,
-            _places(layout.parameters),
+            list(map(_place, layout.parameters)),
             step.due,
             one.names,
             tuple(term.weight for term in one.terms),
@@ -162,45 +173,42 @@ class Repeating:
     ) -> list[float] | None:
         """Returns the values of the terms and their sum; None if anything is not as before."""
         stepping, part = self._stepping, pattern.part
-        thread, forward, registry = stepping.thread, stepping.forward, stepping.registry
-        if thread.is_busy or threading.get_ident() != pattern.thread:
+        registry = stepping.registry
+        if (
+            stepping.thread.is_busy
+            or threading.get_ident() != pattern.thread
+            or not stepping.recorder.is_on
+            or (stepping.is_attached and stepping.forward.is_wanted)
+            or stepping.fixed is not None
+            or registry.look_again
+            or len(registry.parts.all) != 1
+            or part.follow_up is not None
+            or stepping.bench.always_due != pattern.due
+            or (distributed.is_available() and distributed.is_initialized())
+        ):
             return None
-        if not stepping.recorder.is_on or stepping.fixed is not None:
-            return None
-        if forward.is_recording or (stepping.is_attached and forward.is_wanted):
-            return None
-        if registry.look_again or len(registry.parts.all) != 1 or part.follow_up is not None:
-            return None
-        if distributed.is_available() and distributed.is_initialized():
-            return None
-        if signature(part.models) != part.signature or pattern.due != stepping.bench.always_due:
-            return None
-        if not all(parameter.grad is None for parameter in pattern.parameters):
-            return None
-        if _places(pattern.parameters) != pattern.places or not pattern.weigh(weights):
-            return None
-        return self._values(pattern, losses) if nothing_would_notice() else None
-
-    def _values(self, pattern: _Pattern, losses: Mapping[str, Tensor]) -> list[float] | None:
-        part, optimizers = pattern.part, pattern.part.optimizers
-        instruments = self._stepping.backlog.goes_on(part, pattern.due)
-        if instruments is None or tuple(losses) != pattern.names or len(optimizers) != 1:
-            return None
-        for loss, seed in zip(losses.values(), pattern.seeds, strict=True):
-            if type(loss) is not Tensor or loss.shape != seed.shape or loss.dtype != seed.dtype:
+        for parameter, place in zip(pattern.parameters, pattern.places, strict=True):
+            if parameter.grad is not None or _place(parameter) != place:
                 return None
-            if loss.grad_fn is None or not loss.is_cpu:
-                return None
-        if not self._graphs.survey([*losses.values()]).finds_nothing:
+        instruments = stepping.backlog.goes_on(part, pattern.due)
+        if (
+            instruments is None
+            or len(part.optimizers) != 1
+            or signature(part.models) != part.signature
+            or not pattern.weigh(weights)
+            or not pattern.is_of(losses)
+            or not nothing_would_notice()
+            or not self._graphs.survey([*losses.values()]).finds_nothing
+        ):
             return None
         values = [loss.item() for loss in losses.values()]
         values.append(math.fsum(map(operator.mul, pattern.weights, values)))
-        rate = learning_rate_of(optimizers[0])
+        rate = learning_rate_of(part.optimizers[0])
         if not all_join(instruments, part.step, pattern.names, values, rate):
             return None
         return values
 
 
-def _places(parameters: Sequence[Tensor]) -> list[tuple[int, torch.Size]]:
+def _place(parameter: Tensor) -> tuple[int, torch.Size]:
     """Returns what changes when other data are put into a parameter."""
-    return [(parameter.data_ptr(), parameter.shape) for parameter in parameters]
+    return parameter.data_ptr(), parameter.shape

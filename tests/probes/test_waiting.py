@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -438,7 +437,7 @@ def test_a_slot_that_could_not_be_written_leaves_no_gap(
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", half)
         with pytest.raises(StoreError, match="is full"):
-            file.append(step._replace(stamp=replace(step.stamp, step=16)), file.gradients[0])
+            file.append(step._replace(stamp=step.stamp._replace(step=16)), file.gradients[0])
     training.steps(2)
     shutil.copytree(tmp_path / "living", tmp_path / "lost")
     training.probe.detach()
