@@ -342,13 +342,13 @@ def _ended(child: int) -> bool:
 
 def test_a_writer_waits_for_a_reader_that_completes_the_run(tmp_path: Path) -> None:
     folder = lost(tmp_path)
-    begun = threading.Event()
+    begun, may_end = threading.Event(), threading.Event()
 
     def complete_slowly() -> None:
         with completing(folder):
             lock = WriterLock(folder)
             begun.set()
-            time.sleep(2.0)
+            may_end.wait(30)
             lock.release()
 
     reader = threading.Thread(target=complete_slowly)
@@ -357,6 +357,7 @@ def test_a_writer_waits_for_a_reader_that_completes_the_run(tmp_path: Path) -> N
     assert Run(folder).status == "lost"  # from a copy in memory
     assert Run(folder).steps == tuple(range(20))
     assert reader.is_alive()
+    threading.Timer(1.0, may_end.set).start()
     RunWriter(folder, resume=True).finish()
     reader.join()
     assert Run(folder).steps == tuple(range(20))
