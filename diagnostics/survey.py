@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor
@@ -73,13 +74,18 @@ class FamiliarGraphs:
     made, and the graph begins at the same kinds of nodes, in the same distances, a loop has run the
     same code once more; to look at all nodes would take a twentieth of the step of a small network.
     What was found to be unusual is always looked at, and the usual from time to time.
+
+    Attributes:
+        knew_it: whether the last graph was known again.
     """
 
     def __init__(self) -> None:
+        self.knew_it = False
         self._times = 0  # that a graph was known again
         self._survey: Survey | None = None
         self._last = 0  # the number of the last node of the graph before
         self._signature: tuple[Any, ...] = ()
+        self._graph: tuple[Any, ...] = ()
 
     def survey(self, ends: Sequence[Tensor | GradientEdge]) -> Survey:
         """Returns what there is at and below the ends of a graph; tensors have a `grad_fn`."""
@@ -91,13 +97,17 @@ class FamiliarGraphs:
             kinds.append(type(node))
             kinds += [type(child) for child, _ in node.next_functions]
         last = max(numbers, default=0)
+        graph = get_ident(), last, kinds  # each thread numbers its nodes for itself
+        if graph == self._graph and self._survey is not None:
+            return self._survey  # asked once more
+        self._graph = graph
         signature = (last - self._last, [last - number for number in numbers], kinds)
-        is_familiar = signature == self._signature
+        self.knew_it = signature == self._signature
         self._last, self._signature = last, signature
         self._times += 1
         if (
             self._survey is None
-            or not (is_familiar and self._survey.finds_nothing)
+            or not (self.knew_it and self._survey.finds_nothing)
             or self._times > _MOST_TIMES
         ):
             self._survey, self._times = Survey.of(ends), 0

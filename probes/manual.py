@@ -11,6 +11,7 @@ from torch import Tensor
 from ..diagnostics.errors import ArgumentError, GradpathError
 from ..diagnostics.gradients import mismatch, term_gradients
 from ..diagnostics.leaf_gradients import accumulate
+from ..diagnostics.live_graph import ordinary_modes
 from ..diagnostics.operators import SymmetricOperator
 from ..diagnostics.rules import Observation, Weighting, WeightingRule
 from ..diagnostics.stability import OptimizerStability
@@ -98,7 +99,8 @@ class Manual:
         factors = torch.tensor(
             [term.weight for term in one.terms], dtype=layout.dtype, device=layout.device
         )
-        total = factors @ rows.as_subclass(Tensor)
+        with ordinary_modes():
+            total = factors @ rows.as_subclass(Tensor)
         check = None
         if step is not None:
             one.gradients = rows

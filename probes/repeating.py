@@ -28,6 +28,7 @@ from .instruments.base import Instrument
 from .models import learning_rate_of, owned, signature
 from .open_step import OpenStep, version_of
 from .parts import Part
+from .passes import pass_of_losses
 from .repeated_step import RepeatedStep
 from .snapshot import Pass
 from .stepping import Stepping
@@ -140,7 +141,13 @@ class Repeating:
         if values is None:
             return None
         part, stepping = pattern.part, self._stepping
-        found = differentiate_scalars([*losses.values()], pattern.seeds, pattern.parameters)
+        try:
+            found = differentiate_scalars([*losses.values()], pattern.seeds, pattern.parameters)
+        except BaseException:
+            with guard:  # by then the long way has opened the step
+                stepping.begin_pass()
+                stepping.begin(pass_of_losses(losses, weights, None), part)
+            raise
         rows = part.layout.flatten_gradients(found)
         total = pattern.factors @ rows
         fill(pattern.parameters, total)
@@ -199,6 +206,7 @@ class Repeating:
             or not pattern.is_of(losses)
             or not nothing_would_notice()
             or not self._graphs.survey([*losses.values()]).finds_nothing
+            or not self._graphs.knew_it
         ):
             return None
         values = [loss.item() for loss in losses.values()]

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -32,6 +31,7 @@ from tests.probes.waiting_loops import (
     ThreeTerms,
     Training,
     ZeroChange,
+    assert_same_records,
 )
 
 LOOPS: list[type[Training]] = [
@@ -41,11 +41,6 @@ LOOPS: list[type[Training]] = [
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "_MOST_BYTES_A_STEP", -1)
-
-
-def in_order(frame: pd.DataFrame) -> pd.DataFrame:
-    names = [name for name in ("step", "name", "term", "layer", "part") if name in frame]
-    return frame.sort_values(names).reset_index(drop=True)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -63,18 +58,8 @@ def test_steps_have_the_records_that_they_have_one_by_one(
     alone.probe.detach()
 
     found, expected = Run(tmp_path / "together"), Run(tmp_path / "alone")
-    pd.testing.assert_frame_equal(in_order(found.scalars()), in_order(expected.scalars()))
-    found_bins, expected_bins = in_order(found.histograms()), in_order(expected.histograms())
-    pd.testing.assert_frame_equal(
-        found_bins.drop(columns="histogram"), expected_bins.drop(columns="histogram")
-    )
-    assert (found_bins["histogram"] == expected_bins["histogram"]).all()
-    assert found.steps == expected.steps == tuple(range(70))
-    pd.testing.assert_frame_equal(found.histogram_steps(), expected.histogram_steps())
-    assert [f.verdict for f in found.recorded_findings()] == [
-        f.verdict for f in expected.recorded_findings()
-    ]
-    assert found.events()["text"].tolist() == expected.events()["text"].tolist()
+    assert_same_records(found, expected)
+    assert found.steps == tuple(range(70))
     costs = found.cost()
     assert set(costs["instrument"]) == set(expected.cost()["instrument"])
     assert len(costs) == len(expected.cost())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
-from gradpath.probes import (
-    Probe,
-)
+from gradpath.probes import Probe, Run
 from gradpath.probes.instruments import GradientHistograms
 from gradpath.probes.instruments.base import Instrument
 from gradpath.probes.schedules import Schedule, every
@@ -18,6 +17,27 @@ from tests.probes.loops import boundary_of, network, points, residual_of, seeded
 EACH = every(1)
 
 WATCHING: list[Instrument | str] = ["light", GradientHistograms()]
+
+
+def in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame of records, sorted by what they are found by."""
+    names = [name for name in ("step", "name", "term", "layer", "part") if name in frame]
+    return frame.sort_values(names).reset_index(drop=True)
+
+
+def assert_same_records(found: Run, expected: Run) -> None:
+    """Compares two runs in all but times."""
+    pd.testing.assert_frame_equal(in_order(found.scalars()), in_order(expected.scalars()))
+    found_bins, expected_bins = in_order(found.histograms()), in_order(expected.histograms())
+    pd.testing.assert_frame_equal(
+        found_bins.drop(columns="histogram"), expected_bins.drop(columns="histogram")
+    )
+    assert (found_bins["histogram"] == expected_bins["histogram"]).all()
+    assert found.steps == expected.steps
+    pd.testing.assert_frame_equal(found.histogram_steps(), expected.histogram_steps())
+    verdicts = [[each.verdict for each in run.recorded_findings()] for run in (found, expected)]
+    assert verdicts[0] == verdicts[1]
+    assert found.events()["text"].tolist() == expected.events()["text"].tolist()
 
 
 class Training:
