@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
@@ -24,6 +25,8 @@ from .replicas import Replicas
 from .snapshot import Pass
 
 PROBE = "probe"  # who is named where the probe itself has something to say
+
+_PATIENCE = 50  # backward passes after which an optimizer that has not stepped is not expected to
 
 
 class Registry:
@@ -49,6 +52,13 @@ class Registry:
         self._bench = bench
         self._recorder = recorder
         self._replicas: dict[Part, Replicas] = {}
+        self._expected: list[weakref.ref[Optimizer]] = []  # new ones, which have not stepped yet
+        self._patience = 0
+
+    def expect(self, optimizer: Optimizer) -> None:
+        """Looks at the next backward passes, whatever is due: one may belong to a new part."""
+        self.look_again, self._patience = True, _PATIENCE
+        self._expected.append(weakref.ref(optimizer))
 
     def replicas_of(self, part: Part) -> Replicas:
         """Returns the processes that train the part."""
@@ -66,10 +76,20 @@ class Registry:
             self.note_missing(str(error))
             return None
         # Who is moved by hand is found out by looking at all leaves each time.
-        self.look_again = self.parts.hand_moved > 1
+        self.look_again = self.parts.hand_moved > 1 or self._expects_one()
         if part is not None and len(self.parts.all) > known:
             self._introduce(part, one, frame)
         return part
+
+    def _expects_one(self) -> bool:
+        """Whether a new optimizer may be about to step; of some that are made, none ever does."""
+        living = [ref for ref in self._expected if not self._has_stepped(ref())]
+        self._expected = living if self._patience > 0 else []
+        self._patience -= 1
+        return bool(self._expected)
+
+    def _has_stepped(self, optimizer: Optimizer | None) -> bool:
+        return optimizer is None or self.parts.session_steps(optimizer) > 0
 
     def of_model(self) -> Part:
         """Returns the part of the whole model, for steps that nobody sees a backward pass of.

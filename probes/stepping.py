@@ -194,9 +194,9 @@ class Stepping:
                 part.evaluations = (part.evaluations or 0) + 1
 
     def parameters_added(self, optimizer: Optimizer) -> None:
-        """Looks at the next backward pass, whatever is due: it may belong to a new part."""
+        """Expects it to step."""
         self.optimizers.add(optimizer)
-        self.registry.look_again = True
+        self.registry.expect(optimizer)
         self.scalers.is_stale = True
 
     def gradient_taken(self) -> None:

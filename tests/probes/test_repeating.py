@@ -53,6 +53,11 @@ class Changing(Training):
             self.step()
             self.seen += [None if p.grad is None else p.grad.clone() for p in self.parameters]
 
+    def layer(self, place: int) -> nn.Linear:
+        layer = self.net[place]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     @property
     def parameters(self) -> list[nn.Parameter]:
         return list(self.net.parameters())
@@ -121,11 +126,11 @@ class Fails(Changing):
 
 class Freezes(Changing):
     def change(self) -> None:
-        self.net[0].weight.requires_grad_(False)
+        self.layer(0).weight.requires_grad_(False)
 
     def step(self) -> None:
         if self.number == CHANGE + 10:
-            self.net[0].weight.requires_grad_(True)
+            self.layer(0).weight.requires_grad_(True)
         super().step()
 
 
@@ -137,25 +142,25 @@ class ReplacesData(Changing):
 
 class TransposesData(Changing):
     def prepare(self) -> None:
-        self.net[2].weight.data = torch.randn(8, 1).t()
+        self.layer(2).weight.data = torch.randn(8, 1).t()
 
 
 class ReplacesAParameter(Changing):
     def change(self) -> None:
-        self.net[0].bias = nn.Parameter(torch.zeros(8))
-        self.optimizer.add_param_group({"params": [self.net[0].bias]})
+        self.layer(0).bias = nn.Parameter(torch.zeros(8))
+        self.optimizer.add_param_group({"params": [self.layer(0).bias]})
 
 
 class GetsABias(Changing):
     """Which makes no further node in the graph of the loss."""
 
     def prepare(self) -> None:
-        self.net[2].bias = None
+        self.layer(2).register_parameter("bias", None)
         self.optimizer = torch.optim.Adam(self.net.parameters(), 1e-3)
 
     def change(self) -> None:
-        self.net[2].bias = nn.Parameter(torch.zeros(1))
-        self.optimizer.add_param_group({"params": [self.net[2].bias]})
+        self.layer(2).bias = nn.Parameter(torch.zeros(1))
+        self.optimizer.add_param_group({"params": [self.layer(2).bias]})
 
 
 class ReplacesALayer(Changing):
@@ -172,7 +177,7 @@ class Hooked(Changing):
             seen.append("hook")
             return 2 * gradient
 
-        self.net[0].weight.register_hook(double)
+        self.layer(0).weight.register_hook(double)
 
 
 class HookedAfter(Changing):
@@ -183,7 +188,7 @@ class HookedAfter(Changing):
             assert parameter.grad is not None
             seen.append(float(parameter.grad.sum()))
 
-        self.net[0].weight.register_post_accumulate_grad_hook(note)
+        self.layer(0).weight.register_post_accumulate_grad_hook(note)
 
 
 class HookedLosses(Changing):
@@ -235,7 +240,7 @@ class NotFinite(Changing):
     def terms(self) -> dict[str, Tensor]:
         terms = super().terms()
         if self.number in (CHANGE, CHANGE + 1, CHANGE + 3):
-            terms["boundary"] = terms["boundary"] + (0 * self.net[0].bias).sum().sqrt()
+            terms["boundary"] = terms["boundary"] + (0 * self.layer(0).bias).sum().sqrt()
         if self.number == CHANGE + 6:
             terms["boundary"] = terms["boundary"] * float("inf")
         return terms
@@ -354,14 +359,14 @@ class _Draws(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient * torch.rand(())
 
 
 class DrawsInBackward(Changing):
     def terms(self) -> dict[str, Tensor]:
         terms = super().terms()
-        drawn = _Draws.apply(terms["boundary"])
+        drawn: Tensor = _Draws.apply(terms["boundary"])  # type: ignore[no-untyped-call]
         return terms | {"boundary": drawn}
 
 
