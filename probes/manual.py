@@ -66,12 +66,11 @@ class Manual:
         """Differentiates the terms one by one, and lets their weighted sum flow into `.grad`."""
         stepping = self._stepping
         numbers = {} if weights is None else weights if isinstance(weights, Mapping) else None
-        if numbers is not None:
-            loss = self._repeating.backward(losses, numbers, guard)
-            if loss is not None:
-                return loss
-        one = pass_of_losses(losses, numbers, None)
         rule = None if numbers is not None else self._rule(weights)
+        loss = self._repeating.backward(losses, numbers or {}, rule, guard)
+        if loss is not None:
+            return loss
+        one = pass_of_losses(losses, numbers, None)
         part: Part | None = None
         with guard:
             backward_is_seen()
@@ -113,8 +112,8 @@ class Manual:
         if check is not None and step is not None:
             with guard:
                 check.compare(expected=total if is_as_given else None)
-                if is_as_given and numbers is not None:
-                    self._repeating.learn(step, one, losses, survey)
+                if is_as_given:
+                    self._repeating.learn(step, one, losses, rule, survey)
                 if not keeps:
                     step.release_graphs()
         assert one.loss is not None

@@ -76,15 +76,28 @@ class RepeatedStep(NamedTuple):
             Term(name, weight, value, name, None, (), ())
             for name, weight, value in zip(self.names, self.weights, self.losses, strict=True)
         )
-        slots = self.layout.slots
-        unreached = {
-            name: tuple(slot.name for slot, is_not in zip(slots, row, strict=True) if is_not)
-            for name, row in zip(self.names, self.unreached, strict=True)
-        }
-        gradients = TermGradients.of(self.gradients, self.names, unreached)
+        gradients = gradients_of_terms(self.gradients, self.names, self.unreached, self.layout)
         one = Pass(terms, loss=self.loss, gradients=gradients)
         one.structure = self.structure
         one.release()
         step.tell_apart(one)
         step.add(one)
         return step
+
+
+def gradients_of_terms(
+    rows: Tensor, names: tuple[str, ...], unreached: list[tuple[bool, ...]], layout: ParameterLayout
+) -> TermGradients:
+    """Returns the gradients of terms by name.
+
+    Args:
+        rows: (terms, params), unweighted.
+        names: of the terms.
+        unreached: for each term, whether it reaches no part of each parameter.
+        layout: of the parameters.
+    """
+    missing = {
+        name: tuple(slot.name for slot, is_not in zip(layout.slots, row, strict=True) if is_not)
+        for name, row in zip(names, unreached, strict=True)
+    }
+    return TermGradients.of(rows, names, missing)

@@ -23,13 +23,14 @@ from torch import Tensor, distributed
 from ..diagnostics.gradients import mismatch
 from ..diagnostics.leaf_gradients import fill
 from ..diagnostics.live_graph import differentiate_scalars, nothing_would_notice
+from ..diagnostics.rules import Observation, Weighting
 from ..diagnostics.survey import FamiliarGraphs, Survey
 from .instruments.base import Instrument
 from .models import learning_rate_of, owned, signature
 from .open_step import OpenStep, version_of
 from .parts import Part
 from .passes import pass_of_losses
-from .repeated_step import RepeatedStep
+from .repeated_step import RepeatedStep, gradients_of_terms
 from .snapshot import Pass
 from .stepping import Stepping
 from .stretches import all_join
@@ -51,17 +52,26 @@ class _Pattern:
     factors: Tensor
     seeds: list[Tensor]
     structure: tuple[type, ...]
+    rule: Weighting | None
 
-    def weigh(self, given: Mapping[str, Any]) -> bool:
-        """Takes weights; returns whether they are numbers for terms of this pattern."""
+    def takes(self, given: Mapping[str, Any]) -> bool:
+        """Takes weights, if they are numbers for terms of this pattern; returns whether it did."""
         if not all(isinstance(weight, float | int) for weight in given.values()):
             return False
         if not given.keys() <= set(self.names):
             return False
+        self.weigh(given)
+        return True
+
+    def weigh(self, given: Mapping[str, float]) -> None:
+        """Gives the terms weights."""
         weights = tuple(float(given.get(name, 1.0)) for name in self.names)
         if weights != self.weights:
             self.weights, self.factors = weights, self.factors.new_tensor(weights)
-        return True
+
+    def sum_of(self, values: Sequence[float]) -> float:
+        """Returns the weighted sum of the values of the terms."""
+        return math.fsum(map(operator.mul, self.weights, values))
 
     def is_of(self, losses: Mapping[str, Tensor]) -> bool:
         """Whether losses are terms of this pattern, with graphs."""
@@ -89,14 +99,20 @@ class Repeating:
         self._pattern: _Pattern | None = None
 
     def learn(
-        self, step: OpenStep, one: Pass, losses: Mapping[str, Tensor], survey: Survey
+        self,
+        step: OpenStep,
+        one: Pass,
+        losses: Mapping[str, Tensor],
+        rule: Weighting | None,
+        survey: Survey,
     ) -> None:
         """Takes note of a step that has gone the long way, its graph alive.
 
         Args:
             step: to which nobody but the probe has added in `.grad`.
             one: its pass.
-            losses: by name, with weights that are numbers.
+            losses: by name.
+            rule: by which they are weighted.
             survey: of the graph.
         """
         part, layout = step.part, step.layout
@@ -122,10 +138,15 @@ class Repeating:
             torch.tensor([term.weight for term in one.terms], dtype=layout.dtype),
             [seed for term in one.terms for seed in term.seeds],
             one.structure,
+            rule,
         )
 
     def backward(
-        self, losses: Mapping[str, Tensor], weights: Mapping[str, Any], guard: Guard
+        self,
+        losses: Mapping[str, Tensor],
+        weights: Mapping[str, Any],
+        rule: Weighting | None,
+        guard: Guard,
     ) -> float | None:
         """Does what `Manual.backward` does, for a step that repeats the one before.
 
@@ -137,18 +158,23 @@ class Repeating:
             return None
         values = None
         with guard:
-            values = self._seen(pattern, losses, weights)
+            values = self._seen(pattern, losses, weights, rule)
         if values is None:
             return None
-        part, stepping = pattern.part, self._stepping
+        part, stepping, names = pattern.part, self._stepping, pattern.names
         try:
             found = differentiate_scalars([*losses.values()], pattern.seeds, pattern.parameters)
+            rows = part.layout.flatten_gradients(found)
+            unreached = [tuple(gradient is None for gradient in row) for row in found]
+            if rule is not None:
+                gradients = gradients_of_terms(rows, names, unreached, part.layout)
+                pattern.weigh(rule.update(Observation(part.step, gradients, part.layout, values)))
         except BaseException:
             with guard:  # by then the long way has opened the step
                 stepping.begin_pass()
                 stepping.begin(pass_of_losses(losses, weights, None), part)
             raise
-        rows = part.layout.flatten_gradients(found)
+        loss = pattern.sum_of(values)
         total = pattern.factors @ rows
         fill(pattern.parameters, total)
         with guard:
@@ -163,22 +189,26 @@ class Repeating:
                 pattern.due,
                 part.layout,
                 version_of(pattern.parameters),
-                pattern.names,
+                names,
                 pattern.weights,
-                values[:-1],
-                values[-1],
+                values,
+                loss,
                 rows,
-                [tuple(gradient is None for gradient in row) for row in found],
+                unreached,
                 check,
                 pattern.structure,
             )
             self._pattern = pattern
-        return values[-1]
+        return loss
 
     def _seen(
-        self, pattern: _Pattern, losses: Mapping[str, Tensor], weights: Mapping[str, Any]
+        self,
+        pattern: _Pattern,
+        losses: Mapping[str, Tensor],
+        weights: Mapping[str, Any],
+        rule: Weighting | None,
     ) -> list[float] | None:
-        """Returns the values of the terms and their sum; None if anything is not as before."""
+        """Returns the values of the terms; None if anything is not as before."""
         stepping, part = self._stepping, pattern.part
         registry = stepping.registry
         if (
@@ -202,7 +232,8 @@ class Repeating:
             instruments is None
             or len(part.optimizers) != 1
             or signature(part.models) != part.signature
-            or not pattern.weigh(weights)
+            or rule is not pattern.rule
+            or (rule is None and not pattern.takes(weights))
             or not pattern.is_of(losses)
             or not nothing_would_notice()
             or not self._graphs.survey([*losses.values()]).finds_nothing
@@ -210,9 +241,9 @@ class Repeating:
         ):
             return None
         values = [loss.item() for loss in losses.values()]
-        values.append(math.fsum(map(operator.mul, pattern.weights, values)))
         rate = learning_rate_of(part.optimizers[0])
-        if not all_join(instruments, part.step, pattern.names, values, rate):
+        known = [*values, pattern.sum_of(values)]
+        if not all_join(instruments, part.step, pattern.names, known, rate):
             return None
         return values
 

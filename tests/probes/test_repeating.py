@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+from gradpath.diagnostics.annealing import DualBalancing
 from gradpath.diagnostics.errors import GradpathError
+from gradpath.diagnostics.rules import Observation, Proposal, WeightingRule, WeightingState
 from gradpath.probes import Run
 from gradpath.probes.repeating import Repeating
 from tests.probes.loops import points, residual_of
@@ -33,7 +36,7 @@ class Changing(Training):
         super().__init__(folder)
         self.number = 0
         self.seen: list[Any] = []
-        self.weights: dict[str, Any] = {"boundary": 10.0}
+        self.weights: Any = {"boundary": 10.0}
         self.prepare()
 
     def prepare(self) -> None:
@@ -205,6 +208,39 @@ class NewWeights(Changing):
         if self.number % 10 == 0:
             self.weights = {"boundary": 1.0 + self.number, "residual": 2}
         super().step()
+
+
+class Anneals(Changing):
+    def prepare(self) -> None:
+        self.weights = "siam"
+
+    def change(self) -> None:
+        self.weights = {"boundary": 2.0}
+
+
+class AnnealsByARule(Changing):
+    def prepare(self) -> None:
+        self.weights = DualBalancing()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fails(WeightingRule):
+    calls: list[int] = field(default_factory=list)
+
+    def propose(self, seen: Observation, state: WeightingState) -> Proposal:
+        self.calls.append(seen.step)
+        if len(self.calls) % 9 == 8:
+            raise ZeroDivisionError
+        return Proposal({"boundary": 1.0 + seen.loss_of["residual"] + float(seen.gradients.norm())})
+
+
+class FailingRule(Changing):
+    def prepare(self) -> None:
+        self.weights = _Fails()
+
+    def step(self) -> None:
+        with suppress(ZeroDivisionError):
+            super().step()
 
 
 class WeightsOfAnyKind(Changing):
