@@ -41,12 +41,12 @@ def accumulate(layout: ParameterLayout, gradient: Float[Tensor, " params"]) -> b
 def fill(parameters: Sequence[Tensor], gradient: Float[Tensor, " params"]) -> None:
     """Gives each parameter, which has none, its piece of a flat gradient as `.grad`.
 
-    Only where `accumulate` would find that nobody listens. The gradients share the vector's memory,
-    which is nobody else's, and are no views of it to autograd, which refuses some operations then.
+    Only where `accumulate` would find that nobody listens. Each is a copy: as a part of the vector
+    it would lie at another place in memory, and BLAS round otherwise where the user multiplies it.
     """
     pieces = _unflatten_dense_tensors(gradient, parameters)
     for parameter, piece in zip(parameters, pieces, strict=True):
-        parameter.grad = piece.data
+        parameter.grad = piece.clone()
 
 
 @torch.no_grad()

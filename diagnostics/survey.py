@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from threading import get_ident
 from typing import Any
@@ -112,6 +113,36 @@ class FamiliarGraphs:
         ):
             self._survey, self._times = Survey.of(ends), 0
         return self._survey
+
+
+Way = tuple[int, ...]
+"""Which input to take at each node, from the end of a graph to a leaf."""
+
+
+def way_to_a_leaf(node: Any, leaves: Collection[int]) -> tuple[Way, Tensor] | None:
+    """Returns the shortest way from a node to one of some leaves, given by their ids."""
+    ways: deque[tuple[Any, Way]] = deque([(node, ())])
+    seen = {node}
+    while ways:
+        node, way = ways.popleft()
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, Tensor) and id(leaf) in leaves:
+            return way, leaf
+        for place, (child, _) in enumerate(node.next_functions):
+            if child is not None and child not in seen:
+                seen.add(child)
+                ways.append((child, (*way, place)))
+    return None
+
+
+def leads_to(node: Any, way: Way, leaf: Tensor) -> bool:
+    """Whether the same way leads to the same leaf, in a graph that is made by the same code."""
+    for place in way:
+        inputs = node.next_functions
+        if place >= len(inputs) or inputs[place][0] is None:
+            return False
+        node = inputs[place][0]
+    return getattr(node, "variable", None) is leaf
 
 
 def _told_by(node: Any) -> NotTwiceDifferentiableError:

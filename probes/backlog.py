@@ -110,7 +110,9 @@ class Backlog:
             self.settle()
         return False
 
-    def goes_on(self, part: Part, due: tuple[Instrument, ...]) -> tuple[Joining, ...] | None:
+    def goes_on(
+        self, part: Part, due: tuple[Instrument, ...], terms: tuple[str, ...]
+    ) -> tuple[Joining, ...] | None:
         """Returns what would measure the next step of a part if it is like those that wait.
 
         None where it would not wait together with them.
@@ -120,6 +122,8 @@ class Backlog:
             return None
         kind = common.kind
         if kind.part != part.name or kind.layout is not part.layout or common.due != due:
+            return None
+        if kind.terms != terms or kind.scattered:
             return None
         return common.instruments if self._last[kind.part] == part.step - 1 else None
 

@@ -48,12 +48,15 @@ class Guard:
         self.step_taken(optimizer)
         return False
 
-    def after_idle_step(self, optimizer: Optimizer, has_passed: bool) -> bool:
-        """The same, after whatever backward passes; what little is done cannot fail."""
+    def slept_through_a_pass(self) -> None:
+        """Counts it; what little is done cannot fail."""
         stepping = self._stepping
-        if has_passed and stepping.is_attached:
+        if stepping.is_attached:
             stepping.registry.parts.new_pass()
-        if stepping.stepped_idly(optimizer):
+
+    def after_idle_step(self, optimizer: Optimizer) -> bool:
+        """The same, where nothing can be under way."""
+        if self._stepping.stepped_idly(optimizer):
             return True
         self.step_taken(optimizer)
         return False

@@ -51,7 +51,7 @@ _OPTIMIZER_FILE = sys.modules[Optimizer.__module__].__file__
 
 _observers: tuple[Observer, ...] = ()
 _asleep: int | None = None  # the thread in which all observers sleep
-_has_passed = False  # whether there was a backward pass since they fell asleep
+_has_passed = False  # whether they have slept through a backward pass, of which they do not know
 _lock = threading.RLock()
 _thread = _Thread()
 _undo: list[Callable[[], None]] = []
@@ -280,8 +280,7 @@ def _observed_add_param_group(original: Callable[..., None]) -> Callable[..., No
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
     if not _observers or (_asleep == get_ident() and len(args) == 1 and not kwargs):
         return None
-    if _let_go_of_grad is None and autojac.PACKAGE in sys.modules:
-        _look_at_grad()
+    _look_for_autojac()
     closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
     if not callable(closure):
         for observer in _observers:
@@ -304,18 +303,25 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     global _asleep, _has_passed
     me = get_ident()
-    may_sleep = _let_go_of_grad is None
-    if _asleep == me:
-        has_passed, _has_passed = _has_passed, False
-        for observer in _observers:
-            may_sleep &= observer.after_idle_step(optimizer, has_passed)
-    else:
-        _has_passed = False
-        for observer in _observers:
+    may_sleep, was_asleep = _let_go_of_grad is None, _asleep == me
+    has_passed, _has_passed = _has_passed, False  # also where somebody has woken them since
+    for observer in _observers:
+        if has_passed:
+            observer.slept_through_a_pass()
+        if was_asleep:
+            may_sleep &= observer.after_idle_step(optimizer)
+        else:
             may_sleep &= observer.after_step(optimizer)
     if _let_go_of_grad is not None:
         _thread.autojac = None
     _asleep = me if may_sleep else None
+    if not may_sleep:
+        _look_for_autojac()
+
+
+def _look_for_autojac() -> None:
+    if _let_go_of_grad is None and autojac.PACKAGE in sys.modules:
+        _look_at_grad()
 
 
 def _tell(event: str, *args: Any) -> None:

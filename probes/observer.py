@@ -44,8 +44,11 @@ class Observer(Protocol):
         """It has stepped; returns whether it need not be told of passes until the next step."""
         ...
 
-    def after_idle_step(self, optimizer: Optimizer, has_passed: bool) -> bool:
-        """The same, where it was not told of any backward pass, whether or not there was one."""
+    def slept_through_a_pass(self) -> None:
+        """Since the last step there was a backward pass, or several, that it was not told of."""
+
+    def after_idle_step(self, optimizer: Optimizer) -> bool:
+        """As `after_step`, where it was not told of anything since the last one."""
         ...
 
     def closure_called(self, optimizer: Optimizer) -> None:

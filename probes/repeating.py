@@ -24,7 +24,7 @@ from ..diagnostics.gradients import mismatch
 from ..diagnostics.leaf_gradients import fill
 from ..diagnostics.live_graph import differentiate_scalars, nothing_would_notice
 from ..diagnostics.rules import Observation, Weighting
-from ..diagnostics.survey import FamiliarGraphs, Survey
+from ..diagnostics.survey import FamiliarGraphs, Survey, Way, leads_to, way_to_a_leaf
 from .instruments.base import Instrument
 from .models import learning_rate_of, owned, signature
 from .open_step import OpenStep, version_of
@@ -38,6 +38,9 @@ from .stretches import all_join
 Guard = AbstractContextManager[None, bool]
 
 
+_Place = tuple[int, torch.Size, tuple[int, ...]]
+
+
 @dataclass(eq=False)
 class _Pattern:
     """What the steps have in common."""
@@ -45,12 +48,13 @@ class _Pattern:
     thread: int
     part: Part
     parameters: Sequence[Tensor]
-    places: list[tuple[int, torch.Size]]  # of the parameters: where in memory, and their shapes
+    places: list[_Place]  # of the parameters
     due: tuple[Instrument, ...]
     names: tuple[str, ...]
     weights: tuple[float, ...]
     factors: Tensor
     seeds: list[Tensor]
+    ways: list[tuple[Way, Tensor]]  # from each loss to one of the parameters
     structure: tuple[type, ...]
     rule: Weighting | None
 
@@ -74,13 +78,13 @@ class _Pattern:
         return math.fsum(map(operator.mul, self.weights, values))
 
     def is_of(self, losses: Mapping[str, Tensor]) -> bool:
-        """Whether losses are terms of this pattern, with graphs."""
+        """Whether losses are terms of this pattern, with graphs that reach the parameters."""
         if tuple(losses) != self.names:
             return False
-        for loss, seed in zip(losses.values(), self.seeds, strict=True):
+        for loss, seed, way in zip(losses.values(), self.seeds, self.ways, strict=True):
             if type(loss) is not Tensor or loss.shape != seed.shape or loss.dtype != seed.dtype:
                 return False
-            if loss.grad_fn is None or not loss.is_cpu:
+            if loss.grad_fn is None or not loss.is_cpu or not leads_to(loss.grad_fn, *way):
                 return False
         return True
 
@@ -127,6 +131,10 @@ class Repeating:
             return
         if one.points or any(len(term.seeds) != 1 for term in one.terms):
             return
+        ends = [edge.node for term in one.terms for edge in term.edges]
+        ways = [found for end in ends if (found := way_to_a_leaf(end, part.parameter_ids))]
+        if len(ways) < len(losses):
+            return
         self._pattern = _Pattern(
             threading.get_ident(),
             part,
@@ -137,6 +145,7 @@ class Repeating:
             tuple(term.weight for term in one.terms),
             torch.tensor([term.weight for term in one.terms], dtype=layout.dtype),
             [seed for term in one.terms for seed in term.seeds],
+            ways,
             one.structure,
             rule,
         )
@@ -227,7 +236,7 @@ class Repeating:
         for parameter, place in zip(pattern.parameters, pattern.places, strict=True):
             if parameter.grad is not None or _place(parameter) != place:
                 return None
-        instruments = stepping.backlog.goes_on(part, pattern.due)
+        instruments = stepping.backlog.goes_on(part, pattern.due, pattern.names)
         if (
             instruments is None
             or len(part.optimizers) != 1
@@ -248,6 +257,6 @@ class Repeating:
         return values
 
 
-def _place(parameter: Tensor) -> tuple[int, torch.Size]:
+def _place(parameter: Tensor) -> _Place:
     """Returns what changes when other data are put into a parameter."""
-    return parameter.data_ptr(), parameter.shape
+    return parameter.data_ptr(), parameter.shape, parameter.stride()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import random
 from collections.abc import Callable
@@ -18,11 +19,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from gradpath.diagnostics.annealing import DualBalancing
-from gradpath.diagnostics.errors import GradpathError
+from gradpath.diagnostics.errors import ArgumentError, GradpathError
 from gradpath.diagnostics.rules import Observation, Proposal, WeightingRule, WeightingState
 from gradpath.probes import Run
 from gradpath.probes.repeating import Repeating
-from tests.probes.loops import points, residual_of
+from tests.probes.loops import network, points, residual_of
 from tests.probes.waiting_loops import Training, assert_same_records
 
 # The first dozen of steps are measured more closely; then something changes.
@@ -54,7 +55,7 @@ class Changing(Training):
             if self.number == CHANGE:
                 self.change()
             self.step()
-            self.seen += [None if p.grad is None else p.grad.clone() for p in self.parameters]
+            self.seen += [seen_of(parameter.grad) for parameter in self.parameters]
 
     def layer(self, place: int) -> nn.Linear:
         layer = self.net[place]
@@ -72,6 +73,17 @@ class Changing(Training):
         self.optimizer.zero_grad()
         self.backward()
         self.optimizer.step()
+
+
+def seen_of(gradient: Tensor | None) -> list[Any]:
+    """What a program may see of a gradient, its place in memory among it."""
+    if gradient is None:
+        return [None]
+    vector = gradient.flatten()
+    return [
+        *(gradient.clone(), torch.dot(vector, vector), gradient.stride()),
+        *(gradient.untyped_storage().nbytes(), gradient.data_ptr() % 32),
+    ]
 
 
 class Accumulates(Changing):
@@ -256,6 +268,66 @@ class Shares(Changing):
         x = points()
         square = self.net(x).square()
         return {"mean": square.mean(), "largest": square.max()}
+
+
+class OddWidth(Changing):
+    """Parameters that do not begin at round places of the flat vector."""
+
+    def prepare(self) -> None:
+        for place, layer in enumerate(network(37)):
+            self.net[place] = layer
+        self.optimizer = torch.optim.Adam(self.net.parameters(), 1e-3)
+
+
+class AnotherNetwork(Changing):
+    """Built like the one that is watched."""
+
+    def prepare(self) -> None:
+        self.other = copy.deepcopy(self.net)
+
+    def step(self) -> None:
+        if self.number % 10 != 5:
+            super().step()
+            return
+        watched, self.net = self.net, self.other
+        try:
+            self.backward()
+        except ArgumentError as error:
+            self.seen.append(str(error))
+        finally:
+            self.net = watched
+
+
+class Renames(Changing):
+    """At a step that is measured more closely."""
+
+    def prepare(self) -> None:
+        self.weights = {}
+
+    def terms(self) -> dict[str, Tensor]:
+        terms = super().terms()
+        if self.number >= 32:
+            terms["initial"] = terms.pop("boundary")
+        return terms
+
+
+class ThirdTerm(Changing):
+    """Which is infinite at first."""
+
+    def terms(self) -> dict[str, Tensor]:
+        terms = super().terms()
+        if self.has_changed:
+            terms["mean"] = self.net(points()).mean()
+        if self.number == CHANGE:
+            terms["mean"] = terms["mean"] * float("inf")
+        return terms
+
+
+class BecomePoints(Changing):
+    def terms(self) -> dict[str, Tensor]:
+        terms = super().terms()
+        square = self.net(points()).square()
+        return terms | {"fit": square if self.number % 20 > 15 else square.mean()}
 
 
 class OtherTerms(Changing):
@@ -461,6 +533,17 @@ def _left_behind(training: Changing) -> list[Any]:
     ]
 
 
+def assert_same(one: Any, other: Any) -> None:
+    if isinstance(one, list):
+        assert len(one) == len(other)
+        for each, of_other in zip(one, other, strict=True):
+            assert_same(each, of_other)
+    elif isinstance(one, Tensor):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    else:
+        assert one == other or (one != one and other != other)
+
+
 @pytest.mark.filterwarnings("ignore:Anomaly Detection", "ignore:.*lr_scheduler.step")
 @pytest.mark.parametrize("loop", LOOPS)
 def test_the_short_way_is_like_the_long_one(
@@ -483,10 +566,7 @@ def test_the_short_way_is_like_the_long_one(
     expected = _left_behind(long)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        if isinstance(one, Tensor):
-            torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
-        else:
-            assert one == other or (one != one and other != other)
+        assert_same(one, other)
     assert_same_records(Run(tmp_path / "short"), Run(tmp_path / "long"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradpath.probes import Probe, Run, interception
 from gradpath.probes.instruments import Losses
@@ -164,7 +164,7 @@ def test_an_evaluation_inside_of_a_step_is_told(tmp_path: Path) -> None:
     net, first, step = usual()
     second = torch.optim.LBFGS(net.parameters(), 1e-2, max_iter=2)
 
-    def closure() -> torch.Tensor:
+    def closure() -> Tensor:
         second.zero_grad()
         loss = boundary_of(net)
         loss.backward()
@@ -179,3 +179,55 @@ def test_an_evaluation_inside_of_a_step_is_told(tmp_path: Path) -> None:
         assert probe.step == 35
     assert recorded(tmp_path) == [0, 10, 20, 30]
     assert Run(tmp_path).timeline()["evaluations"].iloc[-1] > 0
+
+
+def _makes_an_optimizer(probe: Probe, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1e-2)
+    optimizer.step()
+
+
+def _names_terms(probe: Probe, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    probe.watch({"late": loss.detach()})
+    optimizer.step()
+
+
+def _attaches_another(probe: Probe, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    Probe(None, probe.run + "-other", instruments=[Losses(at(0))]).attach().detach()
+    optimizer.step()
+
+
+def _steps_with_a_closure(probe: Probe, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.step(lambda: loss)  # type: ignore[arg-type, return-value]
+
+
+def _steps_in_a_thread(probe: Probe, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    thread = threading.Thread(target=optimizer.step)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        _makes_an_optimizer,
+        _names_terms,
+        _attaches_another,
+        _steps_with_a_closure,
+        _steps_in_a_thread,
+    ],
+)
+def test_a_step_counts_although_its_pass_was_slept_through(
+    ending: Callable[[Probe, torch.optim.Optimizer, Tensor], None], tmp_path: Path
+) -> None:
+    net, optimizer, step = usual()
+    with Probe(net, tmp_path / "run", instruments=[Losses(every(7))]) as probe:
+        for number in range(40):
+            if number % 10 != 3:
+                step()
+                continue
+            optimizer.zero_grad()
+            loss = boundary_of(net)
+            loss.backward()
+            ending(probe, optimizer, loss)
+        assert probe.step == 40
+    assert recorded(tmp_path / "run") == [0, 7, 14, 21, 28, 35]
