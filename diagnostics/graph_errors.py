@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from types import TracebackType
 
 from .errors import GraphError, NotTwiceDifferentiableError
 
@@ -17,18 +16,13 @@ def explain(error: Exception) -> GraphError | None:
     return None
 
 
-class translated:  # noqa: N801
+class Translated:
     """Raises PyTorch's errors about a graph as ours, others as they are."""
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, RuntimeError) and (ours := explain(error)) is not None:
             raise ours from error
 

@@ -34,7 +34,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules import module as torch_module
 from torch.utils.hooks import RemovableHandle
 
@@ -90,7 +90,7 @@ def quiet(
         outermost = not _census.depth
         retaining = _census.retaining_below(ends) if outermost else []
         retained = [(tensor, tensor.grad) for tensor in retaining]
-        with _silenced(_census.hooks_of(ends)), ours():
+        with _silenced(_census.hooks_of(ends)), Ours():
             try:
                 yield
             finally:
@@ -103,25 +103,13 @@ def quiet(
 @contextmanager
 def unwatched_modules() -> Iterator[None]:
     """Silences the hooks that are on all modules of the process, while a copy of one runs."""
-    with _census.lock, _silenced(_dictionaries_of_all_modules()), ours():
+    with _census.lock, _silenced(_dictionaries_of_all_modules()), Ours():
         yield
 
 
 def is_ours() -> bool:
-    """Whether this is called, by the autograd engine or otherwise, from within an `ours` block."""
+    """Whether this is called, by the autograd engine or otherwise, from within an `Ours` block."""
     return bool(torch._C._is_key_in_tls(_MARK) and torch._C._get_obj_in_tls(_MARK))
-
-
-def all_is_quiet() -> bool:
-    """Whether a `quiet` block would have nothing to silence, so that `ours` is enough.
-
-    It is known where `follow_retain_grad` is at work, no hook of any tensor, node or module was
-    found by the last `quiet` block, and none has come since.
-    """
-    census = _census
-    if not (census.follows_retain_grad and census.is_up_to_date) or census.depth:
-        return False
-    return not any(ref() for ref in census.known) and not any(ref() for ref in census.retaining)
 
 
 def are_unhooked(leaves: Sequence[Tensor]) -> bool:
@@ -130,8 +118,27 @@ def are_unhooked(leaves: Sequence[Tensor]) -> bool:
     Only what was found is known, so after a `quiet` block between a loss and these leaves.
     """
     with _census.lock:
-        known = any(ref() for ref in _census.known)
-        return _census.is_up_to_date and not known and not _own_hooks(leaves)
+        if not _census.is_up_to_date or _own_hooks(leaves):
+            return False
+        return not _census.known_hooks() or _census.nodes_are_unhooked(leaves)
+
+
+def handles_so_far() -> int:
+    """Returns a number that grows with every hook that anybody registers, and with nothing else."""
+    return RemovableHandle.next_id
+
+
+def none_retains_its_gradient() -> bool:
+    """Whether no tensor in a graph is known to, and whoever asks for it from now on will be."""
+    census = _census
+    return census.follows_retain_grad and not any(ref() is not None for ref in census.retaining)
+
+
+@contextmanager
+def known_silenced() -> Iterator[None]:
+    """Silences the hooks that are known, as `quiet` does, which looks for others as well."""
+    with _census.lock, _silenced(_census.known_hooks()), Ours():
+        yield
 
 
 def follow_retain_grad() -> Callable[[], None]:
@@ -214,7 +221,7 @@ def _silenced(dictionaries: Iterable[Hooks]) -> Iterator[None]:
                 hooks[number] = silent.hook
 
 
-class ours:  # noqa: N801
+class Ours:
     """Marks this thread, and those in which the engine runs its backward passes (one a GPU)."""
 
     def __enter__(self) -> None:
@@ -247,6 +254,8 @@ class _Census:
         self.next_handle = 0  # handles from here on have not been accounted for
         self.collections = -1
         self.known: list[weakref.ref[Hooks]] = []
+        self.looked_at: tuple[int, list[int]] = (0, [])  # at how many handles, which leaves by id
+        self.are_unhooked = False  # those
         self.retaining: list[weakref.ref[Tensor]] = []
         self.follows_retain_grad = False  # whether each new one is noted in `retaining`
 
@@ -276,7 +285,24 @@ class _Census:
             known.update((id(hooks), hooks) for hooks in found)
             self.known = [weakref.ref(hooks) for hooks in known.values()]
         # A leaf that was in no graph looked at so far may have been hidden from the search.
-        return _own_hooks(ends) + [hooks for ref in self.known if (hooks := ref())]
+        return _own_hooks(ends) + self.known_hooks()
+
+    def known_hooks(self) -> list[Hooks]:
+        """Returns the dictionaries that were found and still hold a hook."""
+        return [hooks for ref in self.known if (hooks := ref())]
+
+    def nodes_are_unhooked(self, leaves: Sequence[Tensor]) -> bool:
+        """Whether the nodes have no hooks that pass a gradient on to some leaves."""
+        handles, ids = RemovableHandle.next_id, [*map(id, leaves)]
+        if (handles, ids) != self.looked_at:
+            nodes = [get_gradient_edge(leaf).node for leaf in leaves]
+            hooks = [_node_hooks(node) for node in nodes]
+            self.are_unhooked = not any(hooks)
+            if RemovableHandle.next_id == handles + 2 * len(nodes):
+                # Looking into the nodes has used up handles; no other thread has.
+                self.next_handle = RemovableHandle.next_id
+                self.looked_at = self.next_handle, ids
+        return self.are_unhooked
 
     def retaining_below(self, ends: Sequence[Tensor | GradientEdge]) -> list[Tensor]:
         """Returns the tensors inside the graph whose `.grad` a backward pass would write."""

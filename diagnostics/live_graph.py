@@ -20,11 +20,11 @@ from torch.nn import Module
 
 from .compiled_graph import SavedByCompiledCode
 from .errors import NotTwiceDifferentiableError
-from .graph_errors import BY_DIFFERENCES, translated
+from .graph_errors import BY_DIFFERENCES, Translated
 from .hooks import (
-    all_is_quiet,
     is_ours,
-    ours,
+    known_silenced,
+    none_retains_its_gradient,
     pre_hooks_of_all_modules,
     quiet,
     unwatched_modules,
@@ -71,7 +71,7 @@ def differentiate(
     with _unnoticed(outputs, inputs):
         # A tensor made under inference_mode cannot be saved for a second derivative; its copy can.
         seeds = [g.clone() if g.is_inference() else g for g in grad_outputs or ()]
-        with torch.set_grad_enabled(create_graph), translated():
+        with torch.set_grad_enabled(create_graph), Translated():
             saved = SavedByCompiledCode(survey.compiled)
             try:
                 return torch.autograd.grad(
@@ -120,7 +120,7 @@ def differentiate_each(
     survey = survey or Survey.of(edges)
     survey.refuse_hiding(inputs)
     last = max(index for index, (outputs, _) in enumerate(losses) if outputs)
-    with _unnoticed(edges, inputs), torch.set_grad_enabled(False), translated():
+    with _unnoticed(edges, inputs), torch.set_grad_enabled(False), Translated():
         saved = SavedByCompiledCode(survey.compiled)
         for index, (outputs, seeds) in enumerate(losses):
             found = nothing
@@ -139,9 +139,13 @@ def differentiate_each(
 
 
 def nothing_would_notice() -> bool:
-    """Whether `differentiate_scalars` may be called: there are neither hooks nor modes."""
+    """Whether `differentiate_scalars` may be called: there are no modes, and all hooks are known.
+
+    That all are known is so as long as `handles_so_far` is what it was after another call had all
+    of them silenced.
+    """
     return (
-        all_is_quiet()
+        none_retains_its_gradient()
         and torch._C._len_torch_function_stack() == 0
         and not torch.is_inference_mode_enabled()
         and not torch.is_autocast_enabled("cpu")
@@ -168,7 +172,7 @@ def differentiate_scalars(
     state = torch.default_generator.get_state()
     last = len(losses) - 1
     try:
-        with ours(), _BuffersKept(), translated():
+        with known_silenced(), _BuffersKept(), Translated():
             return [
                 _engine_run_backward(
                     (loss,), (seed,), index != last, False, inputs, True, accumulate_grad=False
@@ -217,12 +221,12 @@ def gradient_of_copy(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor
         GraphError: the graph has been changed in place.
     """
     if not Survey.of([loss]).hiding:
-        with _unnoticed([loss], parameters), translated():
+        with _unnoticed([loss], parameters), Translated():
             return torch.autograd.grad(loss, parameters, allow_unused=True)
     # The loss may also reach tensors that are the user's.
     reached = [getattr(node, "variable", None) for node in walk_below([loss])]
     leaves = {id(leaf): leaf for leaf in (*reached, *parameters) if isinstance(leaf, Tensor)}
-    with _unnoticed([loss], [*leaves.values()]), translated():
+    with _unnoticed([loss], [*leaves.values()]), Translated():
         kept = [(leaf, leaf.grad) for leaf in leaves.values()]
         try:
             for leaf, _ in kept:

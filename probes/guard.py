@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from torch.optim import Optimizer
@@ -67,12 +66,7 @@ class Guard:
         self._turn.acquire()
         self._begun.append(begun)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         try:
             if not isinstance(error, Exception):
                 return False

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, distributed
 
 from ..diagnostics.gradients import mismatch
+from ..diagnostics.hooks import handles_so_far
 from ..diagnostics.leaf_gradients import fill
 from ..diagnostics.live_graph import differentiate_scalars, nothing_would_notice
 from ..diagnostics.rules import Observation, Weighting
@@ -55,6 +56,7 @@ class _Pattern:
     factors: Tensor
     seeds: list[Tensor]
     ways: list[tuple[Way, Tensor]]  # from each loss to one of the parameters
+    handles: int  # of hooks, which were all known when there were so many
     structure: tuple[type, ...]
     rule: Weighting | None
 
@@ -146,6 +148,7 @@ class Repeating:
             torch.tensor([term.weight for term in one.terms], dtype=layout.dtype),
             [seed for term in one.terms for seed in term.seeds],
             ways,
+            handles_so_far(),
             one.structure,
             rule,
         )
@@ -244,6 +247,7 @@ class Repeating:
             or rule is not pattern.rule
             or (rule is None and not pattern.takes(weights))
             or not pattern.is_of(losses)
+            or handles_so_far() != pattern.handles
             or not nothing_would_notice()
             or not self._graphs.survey([*losses.values()]).finds_nothing
             or not self._graphs.knew_it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import random
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -213,6 +212,28 @@ class HookedLosses(Changing):
             terms["boundary"].register_hook(lambda gradient: self.seen.append("hook"))
             terms["residual"].retain_grad()
         return terms
+
+
+class HookedElsewhere(Changing):
+    """On the way, where our own passes must not be seen, and in a graph that nobody uses."""
+
+    def prepare(self) -> None:
+        self.bare = nn.Parameter(torch.ones(1))
+        self.bare.register_hook(lambda gradient: self.seen.append("bare"))
+        self.scale = torch.ones(1, requires_grad=True)
+        self.twice = 2 * self.scale
+        self.twice.register_hook(lambda gradient: self.seen.append("twice"))
+
+    def terms(self) -> dict[str, Tensor]:
+        terms = super().terms()
+        return terms | {"boundary": (terms["boundary"] * self.twice.detach()).sum()}
+
+
+class HookedNodes(Changing):
+    def change(self) -> None:
+        seen = self.seen
+        self.node = torch.autograd.graph.get_gradient_edge(self.layer(0).weight).node
+        self.node.register_prehook(lambda gradients: seen.append("node"))
 
 
 class NewWeights(Changing):
@@ -508,7 +529,6 @@ LOOPS = [each for each in Changing.__subclasses__() if each.__module__ == __name
 @pytest.fixture
 def ways(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Which of the steps so far have gone the short way."""
-    gc.collect()  # a hook that is alive anywhere in the process is in the way
     taken: list[bool] = []
     backward = Repeating.backward
 
