@@ -26,7 +26,6 @@ import sys
 import sysconfig
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -38,10 +37,8 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules import module as torch_module
 from torch.utils.hooks import RemovableHandle
 
+from .hook_search import Hook, Hooks, search
 from .instances import instances_among
-
-Hook = Callable[..., Any]
-Hooks = OrderedDict[Any, Hook]
 
 # Elsewhere the collector has no middle generation that would hold what a step has just made.
 _HAS_YOUNG_GENERATIONS = sys.version_info < (3, 14) and not sysconfig.get_config_var(
@@ -280,7 +277,7 @@ class _Census:
             found += _own_hooks(ends)
             accounted = {number for hooks in found for number in hooks if number in new}
             if len(accounted) < len(new):
-                found += _search(new, accounted)
+                found += search(new, accounted)
             known = {id(hooks): hooks for ref in self.known if (hooks := ref()) is not None}
             known.update((id(hooks), hooks) for hooks in found)
             self.known = [weakref.ref(hooks) for hooks in known.values()]
@@ -380,38 +377,3 @@ def _dictionary_behind(register: Callable[[Hook], RemovableHandle]) -> Hooks | N
 
 def _nothing(*_: object) -> None:
     """A hook that does nothing; being there for a moment, it leads to the others."""
-
-
-def _search(handles: range, accounted: set[int]) -> list[Hooks]:
-    """Returns the dictionaries of tensors, alive or gone, that hold a handle not accounted for."""
-    objects = gc.get_objects()
-    with torch._C.DisableTorchFunction():
-        tensors = instances_among(objects, Tensor)
-        shown = [hooks for tensor in tensors if (hooks := tensor._backward_hooks)]
-    known = {id(hooks) for hooks in shown}
-    hidden = [
-        item
-        for item in objects
-        if type(item) is OrderedDict
-        and id(item) not in known
-        and any(type(k) is int and k in handles and k not in accounted for k in item)
-        and all(map(callable, item.values()))
-    ]
-    # The dictionary of a tensor that is gone, or of a node, is held by the graph, which the
-    # collector does not see into. A module or an optimizer holds its own where it does see.
-    held = _referred_to(hidden, ignoring=(objects, hidden)) if hidden else set()
-    return shown + [hooks for hooks in hidden if id(hooks) not in held]
-
-
-def _referred_to(items: Sequence[object], ignoring: Sequence[object]) -> set[int]:
-    """Returns the id of each item that some Python object (other than those) refers to."""
-    ids = set(map(id, items))
-    ignored = set(map(id, ignoring))
-    return {
-        id(item)
-        for holder in gc.get_referrers(*items)
-        # Frames are those of this search: a debugger or profiler makes them visible.
-        if id(holder) not in ignored and type(holder).__name__ not in ("frame", "list_iterator")
-        for item in gc.get_referents(holder)
-        if id(item) in ids
-    }
