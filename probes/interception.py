@@ -247,7 +247,7 @@ def _observed(call: BackwardCall) -> Iterator[None]:
 def _observed_grad(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def grad(*args: Any, **kwargs: Any) -> Any:
-        if not _observers or _is_nested():
+        if _sleeps() or not _observers or _is_nested():
             return original(*args, **kwargs)
         roots = autojac.differentiated(sys._getframe(1))
         if roots:
@@ -303,7 +303,7 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     global _asleep, _has_passed
     me = get_ident()
-    may_sleep, was_asleep = _let_go_of_grad is None, _asleep == me
+    may_sleep, was_asleep = True, _asleep == me
     has_passed, _has_passed = _has_passed, False  # also where somebody has woken them since
     for observer in _observers:
         if has_passed:
