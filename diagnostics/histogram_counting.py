@@ -34,7 +34,7 @@ _CHUNK = 1 << 18  # entries at a time: their codes take 1 MB
 _FEW = (1 << 15) - 1  # entries at most for which torch.bincount is as quick and starts no threads
 _DEVICE_CHUNK = 1 << 22  # on other devices than the CPU, where every chunk is waited for
 _WORTH_A_THREAD = 1 << 20  # entries; starting a thread takes as long as counting a tenth of them
-_CELLS = 32  # cells counted at once: their counts by place take 100 kB
+_CELLS = 32  # cells counted at once: their counts by place take 200 kB
 
 
 def count_entries(tensor: Float[Tensor, "*shape"]) -> tuple[Bins, Counts]:

@@ -201,24 +201,6 @@ class ParameterLayout:
             self._fill(vector, row)
         return matrix
 
-    def flatten_gradients(
-        self, rows: Sequence[Sequence[Tensor | None]]
-    ) -> Float[Tensor, "rows params"]:
-        """Returns what autograd has returned for the parameters as one matrix.
-
-        As `flatten_rows`, which has a look at each tensor, for parameters of one dtype on one
-        device, whose gradients are like them; unless they are sparse.
-        """
-        zeros = self._places
-        pieces = [
-            zeros[place][1] if tensor is None else tensor
-            for row in rows
-            for place, tensor in enumerate(row)
-        ]
-        if self.size > _MOST_ZEROS or any(tensor.is_sparse for tensor in pieces):
-            return self.flatten_rows(rows)
-        return _flat(pieces).view(len(rows), self.size)
-
     def flatten_into(
         self,
         vector: Float[Tensor, " params"],

@@ -7,8 +7,6 @@ fifth of the time for a small network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
@@ -31,26 +29,18 @@ def accumulate(layout: ParameterLayout, gradient: Float[Tensor, " params"]) -> b
     # A mode of the user's would see nothing of what autograd does either.
     with torch._C.DisableTorchFunction():
         if _nobody_listens(layout):
-            _add(layout, gradient)
+            add_unheard(layout, gradient)
             return True
         parts = layout.unflatten(gradient)
     torch.autograd.backward(list(layout.parameters), [parts[slot.name] for slot in layout.slots])
     return False
 
 
-def fill(parameters: Sequence[Tensor], gradient: Float[Tensor, " params"]) -> None:
-    """Gives each parameter, which has none, its piece of a flat gradient as `.grad`.
-
-    Only where `accumulate` would find that nobody listens. Each is a copy: as a part of the vector
-    it would lie at another place in memory, and BLAS round otherwise where the user multiplies it.
-    """
-    pieces = _unflatten_dense_tensors(gradient, parameters)
-    for parameter, piece in zip(parameters, pieces, strict=True):
-        parameter.grad = piece.clone()
-
-
 @torch.no_grad()
-def _add(layout: ParameterLayout, gradient: Float[Tensor, " params"]) -> None:
+def add_unheard(layout: ParameterLayout, gradient: Float[Tensor, " params"]) -> None:
+    """Does what `accumulate` does where nobody listens."""
+    # Copies: a part of the vector would lie at another place in memory, and BLAS round otherwise
+    # where the user multiplies it.
     pieces = _unflatten_dense_tensors(gradient, layout.parameters)
     for parameter, piece in zip(layout.parameters, pieces, strict=True):
         if parameter.grad is None:

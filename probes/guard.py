@@ -38,11 +38,7 @@ class Guard:
     def after_step(self, optimizer: Optimizer) -> bool:
         """Counts a step; returns whether nothing is due at the next one."""
         stepping = self._stepping
-        if (
-            stepping.thread.repeated is None
-            and not stepping.is_busy
-            and stepping.stepped_idly(optimizer)
-        ):
+        if not stepping.is_busy and stepping.stepped_idly(optimizer):
             return True
         self.step_taken(optimizer)
         return False

@@ -22,7 +22,7 @@ from torch import Tensor, distributed
 
 from ..diagnostics.gradients import mismatch
 from ..diagnostics.hooks import handles_so_far
-from ..diagnostics.leaf_gradients import fill
+from ..diagnostics.leaf_gradients import add_unheard
 from ..diagnostics.live_graph import differentiate_scalars, nothing_would_notice
 from ..diagnostics.rules import Observation, Weighting
 from ..diagnostics.survey import FamiliarGraphs, Survey, Way, leads_to, way_to_a_leaf
@@ -176,7 +176,7 @@ class Repeating:
         part, stepping, names = pattern.part, self._stepping, pattern.names
         try:
             found = differentiate_scalars([*losses.values()], pattern.seeds, pattern.parameters)
-            rows = part.layout.flatten_gradients(found)
+            rows = part.layout.flatten_rows(found)
             unreached = [tuple(gradient is None for gradient in row) for row in found]
             if rule is not None:
                 gradients = gradients_of_terms(rows, names, unreached, part.layout)
@@ -188,7 +188,7 @@ class Repeating:
             raise
         loss = pattern.sum_of(values)
         total = pattern.factors @ rows
-        fill(pattern.parameters, total)
+        add_unheard(part.layout, total)
         with guard:
             stepping.registry.parts.new_pass()
             # What is in `.grad` is the weighted sum itself, but a NaN is not equal to itself.

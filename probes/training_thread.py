@@ -44,9 +44,8 @@ class TrainingThread(threading.local):
     @property
     def is_busy(self) -> bool:
         """Whether a step is open or running, or losses were named for the next backward pass."""
-        return bool(self._open or self.repeated is not None or self.watched or self.measured) or (
-            self.inside is not None
-        )
+        is_open = bool(self._open) or self.repeated is not None or self.inside is not None
+        return is_open or bool(self.watched or self.measured)
 
     @property
     def is_trial(self) -> bool:

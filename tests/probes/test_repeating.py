@@ -578,8 +578,7 @@ def test_the_short_way_is_like_the_long_one(
     found = _left_behind(short)
     assert sum(ways[:CHANGE]) >= (0 if loop in NEVER else 5)
 
-    no: Callable[..., None] = lambda *_: None  # noqa: E731
-    monkeypatch.setattr(Repeating, "backward", no)
+    monkeypatch.setattr(Repeating, "backward", lambda *_: None)
     long = loop(tmp_path / "long")
     long.steps(END)
     long.probe.detach()
